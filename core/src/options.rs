@@ -1,0 +1,164 @@
+//! What can be set on an engine, and the defaults.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// How much of a log is kept for replay; whichever bound is met first trims it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Retention {
+    /// Events kept; 0 turns history off, and delivery is live only.
+    pub events: usize,
+    /// Payload bytes kept.
+    pub bytes: usize,
+    /// Milliseconds an event is kept, and a session is remembered after its last stream.
+    pub age_ms: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention { events: 256, bytes: 1 << 20, age_ms: 300_000 }
+    }
+}
+
+impl Retention {
+    /// The defaults for what is sent to all: 1,024 events, 4 MiB, 5 minutes.
+    pub fn for_broadcasts() -> Self {
+        Retention { events: 1_024, bytes: 4 << 20, age_ms: 300_000 }
+    }
+
+    /// No history: delivery is live only.
+    pub fn off() -> Self {
+        Retention { events: 0, ..Retention::default() }
+    }
+}
+
+/// How much may wait for one slow reader before its stream ends with `overflow` (G10).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct QueueLimits {
+    /// Events that wait.
+    pub events: usize,
+    /// Payload bytes that wait.
+    pub bytes: usize,
+}
+
+impl Default for QueueLimits {
+    fn default() -> Self {
+        QueueLimits { events: 1_024, bytes: 4 << 20 }
+    }
+}
+
+/// The lease of a node: how soon the others notice that it died (G7).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Lease {
+    /// Milliseconds a lease lives without renewal.
+    pub ttl_ms: u64,
+    /// Milliseconds between renewals.
+    pub renew_ms: u64,
+}
+
+impl Default for Lease {
+    fn default() -> Self {
+        Lease { ttl_ms: 5_000, renew_ms: 2_000 }
+    }
+}
+
+/// The options of an engine; in JSON (camelCase) they are the same in every language.
+///
+/// ```
+/// use mcp_sessions::Options;
+/// let options = Options::from_json(r#"{"retention": {"events": 1000}, "queue": {"bytes": 65536}}"#)?;
+/// assert_eq!(options.retention.events, 1000);
+/// # Ok::<(), mcp_sessions::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Options {
+    /// What is kept of a session's own events.
+    pub retention: Retention,
+    /// What is kept of events sent to all.
+    pub broadcast_retention: Retention,
+    /// What may wait for one slow reader.
+    pub queue: QueueLimits,
+    /// The lease of this node.
+    pub lease: Lease,
+    /// Milliseconds a session's info is kept without being touched (sliding).
+    pub session_ttl_ms: u64,
+    /// The largest payload of one event, in bytes.
+    pub max_payload_bytes: usize,
+    /// The longest resource URI, in bytes.
+    pub max_uri_bytes: usize,
+    /// The largest info value (client info, capabilities, params), in bytes of JSON.
+    pub max_info_bytes: usize,
+    /// The most resource subscriptions of one session.
+    pub max_subscriptions: usize,
+    /// Milliseconds an operation may take before it fails with `timeout`.
+    pub operation_timeout_ms: u64,
+    /// The most bytes of payload that wait for the backend before `send` waits, too (G10).
+    pub max_pending_bytes: usize,
+    /// Whether bindings put an `id:` line with the cursor in front of SSE frames.
+    pub frame_ids: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            retention: Retention::default(),
+            broadcast_retention: Retention::for_broadcasts(),
+            queue: QueueLimits::default(),
+            lease: Lease::default(),
+            session_ttl_ms: 24 * 3_600_000,
+            max_payload_bytes: 4 << 20,
+            max_uri_bytes: 8 << 10,
+            max_info_bytes: 64 << 10,
+            max_subscriptions: 10_000,
+            operation_timeout_ms: 10_000,
+            max_pending_bytes: 64 << 20,
+            frame_ids: true,
+        }
+    }
+}
+
+impl Options {
+    /// Options from JSON, as the bindings pass them; unknown names are `config` errors.
+    pub fn from_json(json: &str) -> Result<Self> {
+        let options: Options = serde_json::from_str(json)
+            .map_err(|cause| Error::new(ErrorKind::Config, "options", format!("not understood: {cause}")))?;
+        options.checked()
+    }
+
+    /// The options, or a `config` error that names the one that makes no sense.
+    pub fn checked(self) -> Result<Self> {
+        let rules = [
+            (self.lease.renew_ms > 0, "lease.renewMs is at least 1"),
+            (
+                self.lease.ttl_ms > self.lease.renew_ms,
+                "lease.ttlMs is longer than lease.renewMs, or the node loses its lease between renewals",
+            ),
+            (self.queue.events > 0 && self.queue.bytes > 0, "queue.events and queue.bytes are at least 1"),
+            (self.retention.age_ms > 0, "retention.ageMs is at least 1"),
+            (self.broadcast_retention.age_ms > 0, "broadcastRetention.ageMs is at least 1"),
+            (self.session_ttl_ms > 0, "sessionTtlMs is at least 1"),
+            (self.operation_timeout_ms > 0, "operationTimeoutMs is at least 1"),
+            (self.max_payload_bytes > 0, "maxPayloadBytes is at least 1"),
+            (self.max_pending_bytes > 0, "maxPendingBytes is at least 1"),
+        ];
+        match rules.iter().find(|(holds, _)| !holds) {
+            Some((_, rule)) => Err(Error::new(ErrorKind::Config, "options", *rule)),
+            None => Ok(self),
+        }
+    }
+
+    pub(crate) fn operation_timeout(&self) -> Duration {
+        Duration::from_millis(self.operation_timeout_ms)
+    }
+}

@@ -1,0 +1,108 @@
+//! One reader of many streams: a binding crosses its language's border once a batch.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::streams::event::{EndReason, Event, Payload};
+use crate::subscriptions::SubscriptionEnd;
+use crate::sync::Mutex;
+
+/// What a mailbox hands over for one of its streams.
+#[derive(Debug)]
+pub enum MailItem {
+    /// The stream's next event.
+    Event(Event),
+    /// The stream has ended; nothing follows.
+    End(EndReason),
+    /// The subscription's next notification.
+    Notification(Payload),
+    /// The subscription has ended; nothing follows.
+    SubscriptionEnd(SubscriptionEnd),
+}
+
+/// What can be in a mailbox's ready list.
+pub(crate) trait Drain: Send + Sync {
+    /// Hands over up to `budget` items; returns how many.
+    fn drain(self: Arc<Self>, budget: usize, take: &mut dyn FnMut(u32, MailItem)) -> usize;
+}
+
+/// Where streams opened with [`StreamManager::open_in`](crate::StreamManager::open_in) put
+/// themselves when they have something to read.
+///
+/// The wake-up is called once when the mailbox goes from empty to not empty, from any thread; it
+/// must return at once and must not call the engine.
+///
+/// ```
+/// use mcp_sessions::{Mailbox, MailItem};
+/// let mailbox = Mailbox::new(|| { /* schedule a drain on the reader's own thread */ });
+/// mailbox.drain(10_000, &mut |token, item| match item {
+///     MailItem::Event(event) => println!("{token}: {}", event.payload().as_str()),
+///     MailItem::End(reason) => println!("{token} ended: {reason}"),
+///     MailItem::Notification(json) => println!("{token}: {}", json.as_str()),
+///     MailItem::SubscriptionEnd(reason) => println!("{token} ended: {reason}"),
+/// });
+/// ```
+pub struct Mailbox {
+    ready: Mutex<Vec<Arc<dyn Drain>>>,
+    woken: AtomicBool,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Mailbox {
+    /// A mailbox that calls `wake` when there is something to drain.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Mailbox {
+            ready: Mutex::new(Vec::new()),
+            woken: AtomicBool::new(false),
+            wake: Box::new(wake),
+        })
+    }
+
+    pub(crate) fn add(&self, stream: Arc<dyn Drain>) {
+        self.ready.lock().push(stream);
+        self.wake_once();
+    }
+
+    fn wake_once(&self) {
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            (self.wake)();
+        }
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.ready.lock().is_empty()
+    }
+
+    /// Hands over up to about `budget` items, stream by stream in the order they became ready; a
+    /// stream's own items are in order. Returns how many; when more is left, the wake-up is called
+    /// again.
+    pub fn drain(&self, budget: usize, take: &mut dyn FnMut(u32, MailItem)) -> usize {
+        // From here on a new arrival wakes again; it may find nothing, which costs little.
+        self.woken.store(false, Ordering::Release);
+        let ready = std::mem::take(&mut *self.ready.lock());
+        let mut taken = 0;
+        let mut streams = ready.into_iter();
+        for stream in streams.by_ref() {
+            taken += stream.drain(budget.saturating_sub(taken), take);
+            if taken >= budget {
+                break;
+            }
+        }
+        let rest: Vec<_> = streams.collect();
+        if !rest.is_empty() {
+            // They have waited longest, so they come first.
+            self.ready.lock().splice(0..0, rest);
+        }
+        if !self.is_empty() {
+            self.wake_once();
+        }
+        taken
+    }
+}
+
+impl std::fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mailbox").field("ready", &self.ready.lock().len()).finish()
+    }
+}

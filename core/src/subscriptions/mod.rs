@@ -1,0 +1,12 @@
+//! Subscriptions of the modern era (MCP 2026-07-28, `subscriptions/listen`): registered locally,
+//! notified from every node.
+
+mod filter;
+mod local;
+mod manager;
+mod table;
+
+pub use filter::SubscriptionFilter;
+pub use local::SubscriptionEnd;
+pub use manager::{RequestId, Subscription, SubscriptionKey, SubscriptionManager};
+pub(crate) use table::SubscriptionTable;

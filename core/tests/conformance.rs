@@ -1,0 +1,2 @@
+//! Placeholder until the runner is here.
+fn main() {}

@@ -74,8 +74,12 @@ impl Engine {
     /// Fails with `config` for a URL or option that makes no sense, `unavailable` or `timeout`.
     #[cfg(feature = "native")]
     pub async fn connect(url: &str, options: Options) -> Result<Self> {
-        let BackendUrl::Memory { hub, manual_clock } = parse(url)?;
-        Self::join_memory(url, hub.as_deref(), manual_clock, options)
+        Self::connect_on(Runtime::native(), url, options).await
+    }
+
+    /// [`connect`](Engine::connect) on a runtime of the caller's own.
+    pub async fn connect_on(runtime: Runtime, url: &str, options: Options) -> Result<Self> {
+        Self::memory_on(runtime, url, options)
     }
 
     /// An engine on a private embedded hub, with default options.
@@ -89,15 +93,13 @@ impl Engine {
     /// Fails with `config`, also for the URL of another backend.
     #[cfg(feature = "native")]
     pub fn memory_with(url: &str, options: Options) -> Result<Self> {
-        let BackendUrl::Memory { hub, manual_clock } = parse(url)?;
-        Self::join_memory(url, hub.as_deref(), manual_clock, options)
+        Self::memory_on(Runtime::native(), url, options)
     }
 
-    #[cfg(feature = "native")]
-    fn join_memory(url: &str, name: Option<&str>, manual_clock: bool, options: Options) -> Result<Self> {
+    fn memory_on(mut runtime: Runtime, url: &str, options: Options) -> Result<Self> {
+        let BackendUrl::Memory { hub, manual_clock } = parse(url)?;
         let options = Arc::new(options.checked()?);
-        let mut runtime = Runtime::native();
-        let hub = MemoryHub::named(name, manual_clock, runtime.clock())?;
+        let hub = MemoryHub::named(hub.as_deref(), manual_clock, runtime.clock())?;
         let manual_clock = hub.manual_clock().cloned();
         if let Some(clock) = &manual_clock {
             runtime = runtime.with_clock(Arc::new(clock.clone()));

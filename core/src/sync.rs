@@ -7,6 +7,7 @@ use std::sync as imp;
 use loom::sync as imp;
 
 pub(crate) use imp::MutexGuard;
+pub(crate) use imp::atomic::AtomicBool;
 
 /// A mutex whose lock never fails: a panic elsewhere must not take a session with it.
 pub(crate) struct Mutex<T>(imp::Mutex<T>);

@@ -62,6 +62,14 @@ impl<N> BoundedLog<N> {
         Position { epoch: self.epoch, offset: self.head }
     }
 
+    /// Whether a key was noted.
+    pub(crate) fn knows(&mut self, key: &Arc<str>, now_ms: u64, retention: &Retention) -> bool {
+        self.keys.as_mut().is_some_and(|keys| {
+            keys.trim(now_ms, retention.age_ms);
+            keys.known.contains(key)
+        })
+    }
+
     /// Notes a key; true when it was known.
     pub(crate) fn is_duplicate(&mut self, key: &Arc<str>, now_ms: u64, retention: &Retention) -> bool {
         let keys = self.keys.get_or_insert_default();

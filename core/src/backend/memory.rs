@@ -257,22 +257,27 @@ impl MemoryBackend {
         let Some(session) = shard.get_mut(id).filter(|session| session.known(now_ms)) else {
             return Acceptance { dropped: 1, ..Acceptance::default() };
         };
-        if let Some(key) = &submission.idempotency_key {
-            if session.log.is_duplicate(key, now_ms, retention) {
-                return Acceptance { duplicates: 1, ..Acceptance::default() };
-            }
-        }
         let after_broadcast = self.hub.topic(Topic::Broadcasts).head();
         let payload = submission.payload.clone();
-        let position = session.log.append(payload.clone(), after_broadcast, now_ms, retention);
-        let held = session.live_holder(now_ms).map(|node| {
-            // Signalled under the lock: this is what keeps the order of one session.
-            node.sink.signal(Signal::Event { session: id.clone(), position, payload });
-        });
-        self.hub.schedule(id, session, retention);
-        if held.is_none() && retention.events == 0 {
+        let held = session.live_holder(now_ms).is_some();
+        let key = submission.idempotency_key.as_ref();
+        if key.is_some_and(|key| session.log.knows(key, now_ms, retention)) {
+            return Acceptance { duplicates: 1, ..Acceptance::default() };
+        }
+        if !held && retention.events == 0 {
+            // Nobody gets it, so its key stays free (G5); the next cursor finds it missing (G3).
+            session.log.append(payload, after_broadcast, now_ms, retention);
             return Acceptance { dropped: 1, ..Acceptance::default() };
         }
+        if let Some(key) = key {
+            session.log.is_duplicate(key, now_ms, retention);
+        }
+        let position = session.log.append(payload.clone(), after_broadcast, now_ms, retention);
+        if let Some(node) = session.live_holder(now_ms) {
+            // Signalled under the lock: this is what keeps the order of one session.
+            node.sink.signal(Signal::Event { session: id.clone(), position, payload });
+        }
+        self.hub.schedule(id, session, retention);
         Acceptance { accepted: 1, ..Acceptance::default() }
     }
 
@@ -280,10 +285,10 @@ impl MemoryBackend {
         let retention = &self.options.broadcast_retention;
         let of_topic = self.hub.topic(topic);
         let mut log = of_topic.log.lock();
-        if let Some(key) = &submission.idempotency_key {
-            if log.is_duplicate(key, now_ms, retention) {
-                return Acceptance { duplicates: 1, ..Acceptance::default() };
-            }
+        if let Some(key) = &submission.idempotency_key
+            && log.is_duplicate(key, now_ms, retention)
+        {
+            return Acceptance { duplicates: 1, ..Acceptance::default() };
         }
         let payload: Payload = submission.payload.clone();
         let position = log.append(payload.clone(), (), now_ms, retention);
@@ -624,16 +629,17 @@ impl Backend for MemoryBackend {
         let now_ms = self.now_ms();
         let mut shard = self.hub.shard(id).lock();
         let Some(session) = shard.get_mut(id) else { return Ok(false) };
+        let had_log = session.log.due_ms(&self.options.retention).is_some();
         let had_stream = session.holder.is_some() || session.remembered_until_ms > now_ms;
         self.end_holder(id, session, EndReason::Terminated, now_ms);
         let broadcast = self.hub.topic(Topic::Broadcasts).head();
         let info = session.info.take();
         if info.is_none() {
             shard.remove(id);
-            return Ok(had_stream);
+            return Ok(had_stream || had_log);
         }
         *session = Session { info, scheduled_ms: session.scheduled_ms, ..Session::new(broadcast) };
-        Ok(had_stream)
+        Ok(had_stream || had_log)
     }
 
     async fn info(&self, id: &SessionId) -> Result<Option<Arc<SessionInfo>>> {

@@ -111,6 +111,13 @@ impl Cursor {
         Ok(Positions { session: own, broadcast })
     }
 
+    /// Whether `text` is a cursor of `session` by its form; what it names may be gone all the same.
+    ///
+    /// Fails with `invalid_input`, so that a server can refuse a `Last-Event-ID` before it opens.
+    pub fn check(text: &str, session: &SessionId) -> Result<()> {
+        Cursor::decode(text, session).map(drop)
+    }
+
     /// The cursor as text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.text[..usize::from(self.len)]).unwrap_or_default()

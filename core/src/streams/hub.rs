@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use tokio::sync::Mutex as AsyncMutex;
 
 use crate::backend::{Capability, DynBackend, Release, Renewal, Signal, SignalSink, Topic};
 use crate::error::{Error, Result};
@@ -44,6 +45,10 @@ pub(crate) struct Hub {
     cut: AtomicBool,
     closed: AtomicBool,
     releases: Mutex<Vec<Release>>,
+    /// One flush at a time, so that a flush that finds nothing left knows that the backend was told.
+    flushing: AsyncMutex<()>,
+    /// The same for backends whose operations complete at once: held over a poll, never over an await.
+    flushing_now: Mutex<()>,
     me: Weak<Hub>,
 }
 
@@ -76,6 +81,8 @@ impl Hub {
             cut: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             releases: Mutex::default(),
+            flushing: AsyncMutex::new(()),
+            flushing_now: Mutex::default(),
             me: me.clone(),
         })
     }
@@ -332,6 +339,16 @@ impl Hub {
 
     /// Tells the backend of streams that ended; resolves when it knows.
     pub(crate) async fn flush_releases(&self) {
+        if self.capability.immediate {
+            let _one_at_a_time = self.flushing_now.lock();
+            self.give_back().now_or_never();
+            return;
+        }
+        let _one_at_a_time = self.flushing.lock().await;
+        self.give_back().await;
+    }
+
+    async fn give_back(&self) {
         let releases = std::mem::take(&mut *self.releases.lock());
         if releases.is_empty() || self.is_cut() {
             return;

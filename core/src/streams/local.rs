@@ -134,10 +134,10 @@ impl LocalStream {
         state.gap = gap;
         state.last = start;
         state.read = start;
-        if let Some((epoch, reason)) = state.early_end.take() {
-            if epoch == owner_epoch {
-                return Outcome::End(reason);
-            }
+        if let Some((epoch, reason)) = state.early_end.take()
+            && epoch == owner_epoch
+        {
+            return Outcome::End(reason);
         }
         self.replay(state, replay)
     }
@@ -211,6 +211,7 @@ impl LocalStream {
         match state.queue.push_live(item, &self.limits) {
             Ok(()) => {
                 state.last = at;
+                self.press(state);
                 Outcome::Fine
             }
             Err(_) => Outcome::End(EndReason::Overflow),
@@ -225,6 +226,15 @@ impl LocalStream {
         }
         state.phase = Phase::Repairing;
         Outcome::Repair(state.last)
+    }
+
+    /// Lets a mailbox's reader know that its own burst is about to fill the queue.
+    fn press(&self, state: &State) {
+        if let Reader::Mailbox(mailbox, _) = &self.reader {
+            if !state.paused && state.queue.is_half_full(&self.limits) {
+                mailbox.press();
+            }
+        }
     }
 
     /// The log has events up to here: when they have not come, they are read from it.

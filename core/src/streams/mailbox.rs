@@ -1,11 +1,11 @@
 //! One reader of many streams: a binding crosses its language's border once a batch.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use crate::streams::event::{EndReason, Event, Payload};
 use crate::subscriptions::SubscriptionEnd;
-use crate::sync::Mutex;
+use crate::sync::{AtomicBool, Mutex};
 
 /// What a mailbox hands over for one of its streams.
 #[derive(Debug)]
@@ -45,6 +45,7 @@ pub(crate) trait Drain: Send + Sync {
 pub struct Mailbox {
     ready: Mutex<Vec<Arc<dyn Drain>>>,
     woken: AtomicBool,
+    pressed: AtomicBool,
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -54,6 +55,7 @@ impl Mailbox {
         Arc::new(Mailbox {
             ready: Mutex::new(Vec::new()),
             woken: AtomicBool::new(false),
+            pressed: AtomicBool::new(false),
             wake: Box::new(wake),
         })
     }
@@ -69,6 +71,17 @@ impl Mailbox {
         }
     }
 
+    /// A queue that is not paused is half full.
+    pub(crate) fn press(&self) {
+        self.pressed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a queue is half full: a reader that sends many events itself drains before it goes on,
+    /// so that its own burst does not look like a slow client.
+    pub fn is_pressed(&self) -> bool {
+        self.pressed.load(Ordering::Relaxed)
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.ready.lock().is_empty()
@@ -79,7 +92,8 @@ impl Mailbox {
     /// again.
     pub fn drain(&self, budget: usize, take: &mut dyn FnMut(u32, MailItem)) -> usize {
         // From here on a new arrival wakes again; it may find nothing, which costs little.
-        self.woken.store(false, Ordering::Release);
+        self.woken.swap(false, Ordering::AcqRel);
+        self.pressed.store(false, Ordering::Relaxed);
         let ready = std::mem::take(&mut *self.ready.lock());
         let mut taken = 0;
         let mut streams = ready.into_iter();

@@ -392,6 +392,8 @@ struct Opening {
 impl Opening {
     async fn run(self) -> Result<EventStream> {
         let Opening { hub, stream, replace, start } = self;
+        // A stream of this node that has just ended says where the next one starts (G4).
+        hub.flush_releases().await;
         let old = if replace { hub.streams.current(stream.session()) } else { None };
         let start = match (start, old.as_ref().and_then(|old| old.freeze())) {
             (Start::Fresh, Some(delivered)) => Start::Delivered(delivered),

@@ -5,6 +5,8 @@ pub(crate) mod event;
 pub(crate) mod frame;
 pub(crate) mod hub;
 pub(crate) mod local;
+#[cfg(all(test, loom))]
+mod loom_tests;
 pub(crate) mod mailbox;
 pub(crate) mod manager;
 pub(crate) mod merge;

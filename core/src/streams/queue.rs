@@ -57,6 +57,11 @@ impl Queue {
         Some(item)
     }
 
+    /// Whether half of what may wait waits.
+    pub(crate) fn is_half_full(&self, limits: &QueueLimits) -> bool {
+        self.live_events >= limits.events / 2 || self.live_bytes >= limits.bytes / 2
+    }
+
     pub(crate) fn clear(&mut self) {
         *self = Queue::default();
     }

@@ -52,6 +52,13 @@ struct State {
     end_told: bool,
     wakers: Vec<Waker>,
     ready: bool,
+    paused: bool,
+}
+
+impl State {
+    fn may_hand_over(&self) -> bool {
+        self.acknowledged && !self.paused && !self.queue.is_empty()
+    }
 }
 
 pub(crate) struct LocalSubscription {
@@ -79,6 +86,11 @@ impl LocalSubscription {
         }
         state.bytes = bytes;
         state.queue.push_back(payload.clone());
+        if let Some((mailbox, _)) = &self.mailbox {
+            if state.may_hand_over() && state.queue.len() >= self.limits.events / 2 {
+                mailbox.press();
+            }
+        }
         self.announce(state);
         true
     }
@@ -86,6 +98,13 @@ impl LocalSubscription {
     pub(crate) fn acknowledge(self: &Arc<Self>) {
         let mut state = self.state.lock();
         state.acknowledged = true;
+        self.announce(state);
+    }
+
+    /// Stops or starts handing over notifications through the mailbox; the queue stays bounded.
+    pub(crate) fn set_paused(self: &Arc<Self>, paused: bool) {
+        let mut state = self.state.lock();
+        state.paused = paused;
         self.announce(state);
     }
 
@@ -103,7 +122,7 @@ impl LocalSubscription {
     }
 
     fn announce(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
-        let something = state.end.is_some() || (state.acknowledged && !state.queue.is_empty());
+        let something = state.end.is_some() || state.may_hand_over();
         if !something {
             return;
         }
@@ -163,7 +182,7 @@ impl Drain for LocalSubscription {
         let mut taken = 0;
         let mut state = self.state.lock();
         state.ready = false;
-        while taken < budget {
+        while taken < budget && !state.paused {
             let Some(payload) = Self::read(&mut state) else { break };
             take(*token, MailItem::Notification(payload));
             taken += 1;
@@ -172,7 +191,7 @@ impl Drain for LocalSubscription {
             state.end_told = true;
             take(*token, MailItem::SubscriptionEnd(end));
             taken += 1;
-        } else if state.acknowledged && !state.queue.is_empty() {
+        } else if state.may_hand_over() {
             state.ready = true;
             drop(state);
             mailbox.add(self.clone());

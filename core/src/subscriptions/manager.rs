@@ -248,6 +248,12 @@ impl Subscription {
         self.local.acknowledge();
     }
 
+    /// Stops (or starts again) handing notifications to the mailbox; the queue stays bounded
+    /// meanwhile (G10).
+    pub fn set_paused(&self, paused: bool) {
+        self.local.set_paused(paused);
+    }
+
     /// The next notification, as JSON; `None` once the subscription has ended. Cancel-safe.
     pub async fn next(&self) -> Option<Payload> {
         std::future::poll_fn(|cx| self.local.poll_next(cx)).await

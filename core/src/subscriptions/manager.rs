@@ -307,10 +307,10 @@ mod tests {
     proptest! {
         #[test]
         fn any_id_reads_as_itself(number in any::<f64>(), text in ".{0,40}") {
-            for id in [RequestId::from_json(&serde_json::json!(number).to_string()), Ok(RequestId::string(&text))] {
-                if let Ok(id) = id {
-                    prop_assert_eq!(RequestId::from_json(id.as_json()).unwrap(), id);
-                }
+            // JSON has no NaN and no infinity: those are no ids.
+            let number = RequestId::from_json(&serde_json::json!(number).to_string()).ok();
+            for id in number.into_iter().chain([RequestId::string(&text)]) {
+                prop_assert_eq!(RequestId::from_json(id.as_json()).unwrap(), id);
             }
         }
     }

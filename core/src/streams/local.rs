@@ -314,13 +314,13 @@ impl LocalStream {
                 drop(state);
                 wakers.into_iter().for_each(Waker::wake);
             }
-            Reader::Mailbox(mailbox, _) => {
+            Reader::Mailbox(mailbox, token) => {
                 let wakers = if state.end.is_some() { std::mem::take(&mut state.wakers) } else { Vec::new() };
                 let add = !state.ready && (!state.paused || state.end.is_some());
                 state.ready |= add;
                 drop(state);
                 if add {
-                    mailbox.add(self.clone());
+                    mailbox.add(*token, self.clone());
                 }
                 wakers.into_iter().for_each(Waker::wake);
             }
@@ -427,7 +427,7 @@ impl Drain for LocalStream {
         } else if !state.queue.is_empty() && !state.paused {
             state.ready = true;
             drop(state);
-            mailbox.add(self.clone());
+            mailbox.add(*token, self.clone());
         }
         taken
     }

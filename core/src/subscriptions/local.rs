@@ -131,8 +131,8 @@ impl LocalSubscription {
         let add = self.mailbox.is_some() && !state.ready;
         state.ready |= add;
         drop(state);
-        if let (true, Some((mailbox, _))) = (add, &self.mailbox) {
-            mailbox.add(self.clone());
+        if let (true, Some((mailbox, token))) = (add, &self.mailbox) {
+            mailbox.add(*token, self.clone());
         }
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -195,7 +195,7 @@ impl Drain for LocalSubscription {
         } else if state.may_hand_over() {
             state.ready = true;
             drop(state);
-            mailbox.add(self.clone());
+            mailbox.add(*token, self.clone());
         }
         taken
     }

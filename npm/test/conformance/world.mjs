@@ -1,0 +1,288 @@
+// Runs one scenario: its nodes, its streams, what it saved, and what each step must give.
+
+import { setImmediate as turn } from 'node:timers/promises'
+import { Engine } from 'mcp-sessions'
+import { attempt, done, eventually, PATIENCE_MS, same, shown, within } from './check.mjs'
+import { FENCE } from './held.mjs'
+import { STEPS } from './steps.mjs'
+
+/** @typedef {import('./held.mjs').Held} Held */
+/** @typedef {import('./held.mjs').Listening} Listening */
+/** @typedef {import('./scenario.mjs').Located} Located */
+/** @typedef {import('./scenario.mjs').Step} Step */
+/** @typedef {{ engine: Engine, alive: boolean }} Node */
+
+/** The nodes, streams and names of one scenario. */
+export class World {
+  /** @type {Map<string, Node>} killed ones stay: what they held must not be given back by collecting them */
+  nodes = new Map()
+  /** @type {Map<string, Held>} */
+  streams = new Map()
+  /** @type {Map<string, Listening>} */
+  subscriptions = new Map()
+  /** @type {Map<string, string>} */
+  cursors = new Map()
+  /** @type {Set<string>} */
+  #names = new Set()
+  #fences = 0
+  #options
+  #firstNode
+
+  /**
+   * @param {import('./scenario.mjs').Scenario} scenario
+   * @param {import('./backend.mjs').Place} place
+   */
+  constructor(scenario, place) {
+    this.place = place
+    this.#options = scenario.options
+    this.#firstNode = scenario.nodes[0]
+  }
+
+  /**
+   * @param {string} name
+   * @param {object} [options]
+   * @param {string} [url]
+   * @param {any} [expect]
+   */
+  async start(name, options, url = this.place.url, expect = undefined) {
+    if (this.nodes.has(name)) throw new Error(`there is a node ${name} already`)
+    const started = await attempt(() => Engine.connect(url, { ...this.#options, ...options }))
+    if ('value' in started) this.nodes.set(name, { engine: started.value, alive: true })
+    done(started, expect)
+  }
+
+  /**
+   * The name of a step's node: the first one, if it names none.
+   *
+   * @param {string | undefined} node
+   */
+  nameOf(node) {
+    const name = node ?? this.#firstNode
+    if (name === undefined) throw new Error('the step names no node')
+    return name
+  }
+
+  /**
+   * @param {string | undefined} name
+   * @returns {Node}
+   */
+  liveNode(name) {
+    const node = this.nodes.get(this.nameOf(name))
+    if (!node?.alive) throw new Error(`there is no live node ${this.nameOf(name)}`)
+    return node
+  }
+
+  /** @param {string | undefined} node */
+  engine(node) {
+    return this.liveNode(node).engine
+  }
+
+  /** @param {string} name */
+  stream(name) {
+    return found(this.streams, name, 'stream')
+  }
+
+  /** @param {string} name */
+  subscription(name) {
+    return found(this.subscriptions, name, 'subscription')
+  }
+
+  /** @param {string} name */
+  takeName(name) {
+    if (this.#names.has(name)) throw new Error(`the name ${name} is taken: give another with "as"`)
+    this.#names.add(name)
+  }
+
+  /**
+   * The cursor that was saved as `$name`.
+   *
+   * @param {string} reference
+   */
+  saved(reference) {
+    const cursor = this.cursors.get(reference.slice(1))
+    if (cursor === undefined) throw new Error(`no cursor was saved as ${reference.slice(1)}`)
+    return cursor
+  }
+
+  /** A payload that no scenario reads. */
+  newFence() {
+    this.#fences += 1
+    return `${FENCE}${this.#fences}`
+  }
+
+  /**
+   * Forgets a stream or subscription, and waits until it was collected and, if it was live, given back.
+   *
+   * @param {'streams' | 'subscriptions'} kind
+   * @param {string} name
+   */
+  async drop(kind, name) {
+    const { collected, givenBack } = this.#forget(kind, name)
+    if (globalThis.gc === undefined) throw new Error('dropping needs node --expose-gc')
+    let isCollected = false
+    collected.then(() => {
+      isCollected = true
+    })
+    for (const deadline = Date.now() + PATIENCE_MS; !isCollected; await turn()) {
+      if (Date.now() > deadline) throw new Error('it was not collected')
+      globalThis.gc()
+    }
+    await eventually(givenBack)
+  }
+
+  /**
+   * A frame of its own, so that nothing here refers to it afterwards.
+   *
+   * @param {'streams' | 'subscriptions'} kind
+   * @param {string} name
+   */
+  #forget(kind, name) {
+    const held = kind === 'streams' ? this.stream(name) : this.subscription(name)
+    const source = 'stream' in held ? held.stream : held.subscription
+    const node = this.nodes.get(held.node)
+    this[kind].delete(name)
+    const collected = collectionOf(source)
+    if (!node?.alive || source.end !== undefined) return { collected, givenBack: () => {} }
+    const { engine } = node
+    const before = engine.stats()[kind]
+    const givenBack = () => same(`${kind} are fewer`, engine.stats()[kind] < before, true)
+    return { collected, givenBack }
+  }
+
+  /** @param {Located[]} steps */
+  async run(steps) {
+    for (const one of steps) {
+      if ('branches' in one) await this.#runBranches(one.branches)
+      else await this.#runStep(one.at, one.step)
+    }
+  }
+
+  /** @param {Located[][]} branches */
+  async #runBranches(branches) {
+    const outcomes = await Promise.allSettled(branches.map((steps) => this.run(steps)))
+    for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason
+  }
+
+  /**
+   * @param {string} at
+   * @param {Step} step
+   */
+  async #runStep(at, step) {
+    const waits = step.do === 'advance' && !this.place.manualClock ? step.ms : 0
+    try {
+      const run = STEPS[step.do]
+      if (run === undefined) throw new Error(`the runner does not know ${step.do}`)
+      await within(everyFieldUsed(run, this, step), 'did not come to an end', PATIENCE_MS * 3 + waits)
+    } catch (error) {
+      throw new Error(`step ${at} ${shown(step, 160)}: ${/** @type {Error} */ (error).message}`, { cause: error })
+    }
+  }
+
+  /** Nothing unexpected may be left over: no event, no end. */
+  async checkTheEnd() {
+    const held = [
+      ...Array.from(this.streams, ([name, stream]) => ({ name: `stream ${name}`, one: stream })),
+      ...Array.from(this.subscriptions, ([name, subscription]) => ({
+        name: `subscription ${name}`,
+        one: subscription,
+      })),
+    ]
+    for (const { name, one } of held) {
+      if (this.nodes.get(one.node)?.alive) await atTheEnd(name, () => one.checkLeftovers())
+    }
+  }
+
+  /** Every node that is left leaves in order, and holds nothing afterwards (G11). */
+  async shutDown() {
+    for (const [name, { engine, alive }] of this.nodes) {
+      if (!alive) continue
+      await atTheEnd(`node ${name}`, async () => {
+        await within(engine.shutdown(PATIENCE_MS), 'it did not shut down', PATIENCE_MS * 2)
+        const { streams, subscriptions } = engine.stats()
+        same('streams and subscriptions after the shutdown', [streams, subscriptions], [0, 0])
+        await engine[Symbol.asyncDispose]()
+      })
+      this.nodes.delete(name)
+    }
+  }
+
+  /** A scenario that failed leaves nothing running. */
+  abandon() {
+    for (const { engine, alive } of this.nodes.values()) if (alive) engine.abandon()
+  }
+}
+
+/**
+ * Runs a scenario at a place of its own.
+ *
+ * @param {import('./scenario.mjs').Scenario} scenario
+ * @param {import('./backend.mjs').Place} place
+ */
+export async function run(scenario, place) {
+  const world = new World(scenario, place)
+  try {
+    for (const node of scenario.nodes) await world.start(node)
+    await world.run(scenario.steps)
+    await world.checkTheEnd()
+    await world.shutDown()
+  } finally {
+    world.abandon()
+  }
+}
+
+/** @type {FinalizationRegistry<(value: unknown) => void>} */
+const registry = new FinalizationRegistry((resolve) => resolve(undefined))
+
+/**
+ * Resolves once `object` is collected. It shares its scope with nothing that lives longer.
+ *
+ * @param {object} object
+ */
+function collectionOf(object) {
+  return new Promise((resolve) => registry.register(object, resolve))
+}
+
+/**
+ * A field that a step's code never looked at would be an expectation that nobody checks.
+ *
+ * @param {import('./steps.mjs').Run} run
+ * @param {World} world
+ * @param {Step} step
+ */
+export async function everyFieldUsed(run, world, step) {
+  const used = new Set(['do'])
+  const watched = new Proxy(step, {
+    get: (target, name) => {
+      used.add(String(name))
+      return Reflect.get(target, name)
+    },
+  })
+  await run(world, watched)
+  const unused = Object.keys(step).filter((name) => !used.has(name))
+  same('fields the runner ignores', unused, [])
+}
+
+/**
+ * @template T
+ * @param {Map<string, T>} map
+ * @param {string} name
+ * @param {string} what
+ * @returns {T}
+ */
+function found(map, name, what) {
+  const it = map.get(name)
+  if (it === undefined) throw new Error(`there is no ${what} ${name}`)
+  return it
+}
+
+/**
+ * @param {string} what
+ * @param {() => Promise<void>} check
+ */
+async function atTheEnd(what, check) {
+  try {
+    await check()
+  } catch (error) {
+    throw new Error(`at the end, ${what}: ${/** @type {Error} */ (error).message}`, { cause: error })
+  }
+}

@@ -1,0 +1,204 @@
+// Proves that the runner can fail: each of these scenarios is wrong in one way, and must fail for it.
+
+/** @typedef {{ name: string, scenario: any, says: string }} Wrong what its failure must say */
+
+/**
+ * A scenario with these steps.
+ *
+ * @param {any[]} steps
+ */
+const steps = (...steps) => ({ name: 'wrong', title: 'It is wrong.', guarantees: ['G1'], steps })
+
+const OPEN = { do: 'open', session: 's1', expect: { gap: false } }
+const SEND = { do: 'send', to: 's1', payload: ['m1', 'm2'], expect: { accepted: 1 } }
+const LISTEN = {
+  do: 'subscription.listen',
+  id: 1,
+  origin: 'o',
+  filters: { toolsListChanged: true },
+  as: 'sub',
+  expect: true,
+}
+const ACKNOWLEDGE = { do: 'subscription.acknowledge', subscription: 'sub' }
+const NOTIFY = {
+  do: 'subscription.notify',
+  notification: { jsonrpc: '2.0', method: 'notifications/tools/list_changed' },
+}
+const END = { do: 'close', session: 's1', expect: true }
+const KILL = { do: 'kill', node: 'a' }
+
+/** @param {any[]} more */
+const opened = (...more) => steps(OPEN, ...more)
+/** @param {any[]} more */
+const sent = (...more) => steps(OPEN, SEND, ...more)
+/** @param {any[]} more */
+const listened = (...more) => steps(LISTEN, ACKNOWLEDGE, ...more)
+
+/**
+ * @param {{ [name: string]: [any, string] }} table
+ * @returns {Wrong[]}
+ */
+const wrong = (table) => Object.entries(table).map(([name, [scenario, says]]) => ({ name, scenario, says }))
+
+/** Wrong in shape: refused before anything runs. */
+export const malformed = wrong({
+  'an unknown step': [steps({ do: 'dance' }), 'step 1: unknown step `dance`'],
+  'a step without do': [steps({ session: 's1' }), 'missing field `do`'],
+  'an unknown field': [steps({ ...KILL, how: '9' }), 'step 1: unknown field `how`'],
+  'a missing expectation': [steps({ do: 'has', session: 's1' }), 'missing field `expect`'],
+  'an unknown expectation': [
+    opened({ ...SEND, expect: { acepted: 1 } }),
+    'step 2: expect: {"acepted":1} fits no shape',
+  ],
+  'two expectations in one': [
+    opened({ do: 'read', stream: 's1', expect: { sameAs: 's1', interleaved: [['a'], ['b']] } }),
+    'step 2: expect:',
+  ],
+  'an unknown error': [opened({ ...OPEN, expect: { error: 'bad_luck' } }), 'step 2: expect:'],
+  'an unknown field in a branch': [
+    steps({ do: 'parallel', branches: [[{ do: 'idle', streem: 's1' }], [KILL]] }),
+    'step 1.1.1: unknown field `streem`',
+  ],
+  'an unknown field in a turn': [
+    steps({ do: 'repeat', from: 1, to: 2, steps: [{ do: 'kill', nod: '{i}' }] }),
+    'step 1[i=1].1: unknown field `nod`',
+  ],
+  'a number for a name': [
+    steps({ do: 'repeat', from: 1, to: 2, steps: [{ do: 'kill', node: '{i}' }] }),
+    'step 1[i=1].1: node: is not of type string',
+  ],
+  'an unknown field of a scenario': [{ ...steps(KILL), skip: true }, 'scenario: unknown field `skip`'],
+  'an unknown guarantee': [{ ...steps(KILL), guarantees: ['G13'] }, '"G13" is not known'],
+  'an unknown capability': [{ ...steps(KILL), requires: ['flight'] }, '"flight" is not known'],
+  'a title that is no sentence': [{ ...steps(KILL), title: 'Wrong' }, 'title: does not match'],
+  'no steps': [steps(), 'steps: has fewer than 1 items'],
+})
+
+/** Right in shape, wrong in what they expect. */
+export const mistaken = wrong({
+  'an unexpected success': [
+    steps({ ...OPEN, expect: { error: 'conflict' } }),
+    'expected error conflict, got {"gap":false}',
+  ],
+  'an unexpected error': [steps({ ...OPEN, session: 'a b' }), 'expected {"gap":false}, got error invalid_input'],
+  'another error': [
+    steps({ ...OPEN, session: 'a b', expect: { error: 'conflict' } }),
+    'expected error conflict, got error invalid_input',
+  ],
+  'an unexpected success of a step without result': [
+    steps({ do: 'info.set', session: 's1', field: 'logLevel', value: 'info', expect: { error: 'invalid_input' } }),
+    'expected error invalid_input, but it succeeded',
+  ],
+  'an unexpected error of a step without result': [
+    steps({ do: 'info.set', session: 's1', field: 'logLevel', value: 'loud' }),
+    'unexpected error invalid_input',
+  ],
+  'another message': [
+    steps({ do: 'info.get', session: 's1', field: 'logLevel', expect: { error: 'not_found', message: 'gone' } }),
+    'message: expected "gone"',
+  ],
+  'a message that says too much': [
+    steps({ do: 'info.get', session: 's1', field: 'logLevel', expect: { error: 'not_found', messageLacks: 's1' } }),
+    'the message says too much',
+  ],
+  'an error that is retryable': [
+    steps({ do: 'info.get', session: 's1', field: 'logLevel', expect: { error: 'not_found', retryable: true } }),
+    'retryable: expected true, got false',
+  ],
+  'another receipt': [opened({ ...SEND, expect: { accepted: 2 } }), 'receipt: expected {"accepted":2'],
+  'none of several receipts': [
+    opened({ ...SEND, expect: { anyOf: [{ accepted: 2 }, { dropped: 1 }] } }),
+    'expected any of',
+  ],
+  'another event': [sent({ do: 'read', stream: 's1', expect: ['m2'] }), 'event: expected "m2", got "m1"'],
+  'another kind': [
+    sent({ do: 'read', stream: 's1', expect: [{ payload: 'm1', kind: 'broadcast' }] }),
+    'kind: expected "broadcast", got "directed"',
+  ],
+  'an event left unread': [
+    sent({ do: 'read', stream: 's1', expect: ['m1'] }),
+    'at the end, stream s1: unread {"payload":"m2"',
+  ],
+  'not idle': [sent({ do: 'idle', stream: 's1' }), 'not idle: gave "m1"'],
+  'another order': [
+    sent({ do: 'read', stream: 's1', expect: { interleaved: [['m2'], ['m3', 'm1']] } }),
+    '"m1" is not next in any of the sequences',
+  ],
+  'a head that is too short': [
+    sent(END, { do: 'read', stream: 's1', expect: { headOf: ['m1', 'm2', 'm3'], atLeast: 3, atMost: 3 } }),
+    'read 2 events, expected 3 to 3',
+  ],
+  'a tail with a hole': [
+    sent({ do: 'read', stream: 's1', expect: { tailOf: ['m0', 'm2'], atLeast: 1, atMost: 2 } }),
+    'the end of the list: expected ["m0","m2"], got ["m1","m2"]',
+  ],
+  'another end': [
+    opened({ do: 'parallel', branches: [[END], [{ do: 'ended', stream: 's1', expect: 'terminated' }]] }),
+    'end: expected "terminated", got "closed"',
+  ],
+  'an end nobody expects': [opened(END), 'it ended (closed), and no step expects it'],
+  'an unread event at the end of a stream': [
+    sent(END, { do: 'ended', stream: 's1', expect: 'closed' }),
+    'unread {"payload":"m1"',
+  ],
+  'reading on after the end': [
+    opened(END, { do: 'read', stream: 's1', expect: ['m1'] }),
+    'the stream has ended (closed)',
+  ],
+  'no survivor': [
+    steps(
+      OPEN,
+      { ...OPEN, session: 's2' },
+      END,
+      { ...END, session: 's2' },
+      {
+        do: 'survivor',
+        among: ['s1', 's2'],
+        as: 'left',
+        expect: 'closed',
+      },
+    ),
+    'none is live',
+  ],
+  'another value': [opened({ do: 'has', session: 's1', expect: false }), 'result: expected false, got true'],
+  'another gap': [opened({ ...OPEN, as: 'again', expect: { gap: true } }), 'expected {"gap":true}, got {"gap":false}'],
+  'another count': [opened({ do: 'stats', expect: { streams: 7 } }), 'streams: expected 7, got 1'],
+  'an unknown count': [opened({ do: 'stats', expect: { stars: 0 } }), 'stars: expected 0'],
+  'another list': [
+    steps(
+      { do: 'info.addSubscription', session: 's1', uri: 'a:1' },
+      { do: 'info.getSubscriptions', uri: 'a:1', expect: ['s1', 's1'] },
+    ),
+    'result: expected ["s1","s1"], got ["s1"]',
+  ],
+  'an unknown stream': [opened({ do: 'idle', stream: 's2' }), 'there is no stream s2'],
+  'an unknown subscription': [opened(ACKNOWLEDGE), 'there is no subscription sub'],
+  'an unknown node': [opened({ do: 'kill', node: 'z' }), 'there is no live node z'],
+  'a node that was killed': [steps(KILL, OPEN), 'there is no live node a'],
+  'an unknown cursor': [opened({ ...OPEN, as: 'x', after: '$never' }), 'no cursor was saved as never'],
+  'a name used twice': [opened(OPEN), 'the name s1 is taken'],
+  'a notification left unread': [listened(NOTIFY), 'at the end, subscription sub: unread {"jsonrpc"'],
+  'another notification': [
+    listened(NOTIFY, {
+      do: 'subscription.read',
+      subscription: 'sub',
+      expect: [{ jsonrpc: '2.0', method: 'notifications/tools/list_changed', params: {} }],
+    }),
+    'notification: expected',
+  ],
+  'a subscription that does not wait': [
+    listened(NOTIFY, { do: 'subscription.waiting', subscription: 'sub' }),
+    'before the acknowledgement',
+  ],
+  'an end of a subscription nobody expects': [
+    listened({ do: 'subscription.close', id: 1, origin: 'o', reason: 'closed', expect: true }),
+    'at the end, subscription sub: it ended (closed), and no step expects it',
+  ],
+  'a failure in a branch': [
+    opened({
+      do: 'parallel',
+      branches: [[{ do: 'has', session: 's1', expect: true }], [{ do: 'known', session: 's1', expect: false }]],
+    }),
+    'step 2.2.1',
+  ],
+})

@@ -1,0 +1,10 @@
+import type { Backend } from '../backend.ts';
+import { memory } from './memory.ts';
+
+export const backends: readonly Backend[] = [memory];
+
+export function backend(name: string): Backend {
+	const found = backends.find((it) => it.name === name);
+	if (!found) throw new Error(`no such backend: ${name}; there are: ${backends.map((it) => it.name).join(', ')}`);
+	return found;
+}

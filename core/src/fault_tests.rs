@@ -146,6 +146,7 @@ impl Backend for Faulty {
         subscribers(uri: &str) -> Vec<SessionId>;
         subscriptions(session: &SessionId) -> Vec<String>;
         sweep() -> bool;
+        caught_up() -> ();
         ping() -> ();
     }
 }

@@ -44,6 +44,7 @@ pub(crate) struct Hub {
     /// As after `kill -9`: no signal is taken, nothing is renewed or released.
     cut: AtomicBool,
     closed: AtomicBool,
+    joined: AtomicBool,
     releases: Mutex<Vec<Release>>,
     /// One flush at a time, so that a flush that finds nothing left knows that the backend was told.
     flushing: AsyncMutex<()>,
@@ -80,6 +81,7 @@ impl Hub {
             valid_until_ms: AtomicU64::new(0),
             cut: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            joined: AtomicBool::new(false),
             releases: Mutex::default(),
             flushing: AsyncMutex::new(()),
             flushing_now: Mutex::default(),
@@ -127,6 +129,15 @@ impl Hub {
         let lease = Duration::from_millis(self.options.lease.ttl_ms);
         let sink = Arc::new(WeakSink(self.me.clone()));
         let joined = self.backend.join(&self.node, lease, sink).await?;
+        if self.joined.swap(true, Ordering::AcqRel) {
+            // What came while this node was out is read: its subscriptions go on.
+            self.renewed_at(started_ms);
+            for (topic, head) in Topic::ALL.into_iter().zip([joined.broadcasts, joined.notifications]) {
+                let after = self.feed(topic).behind(Some(head));
+                self.repair_topic(topic, after);
+            }
+            return Ok(());
+        }
         self.broadcasts.start(joined.broadcasts);
         self.notifications.start(joined.notifications);
         self.renewed_at(started_ms);
@@ -158,7 +169,13 @@ impl Hub {
     }
 
     fn take(&self, signal: Signal) {
-        if self.is_cut() || !self.may_deliver() {
+        if self.is_cut() {
+            return;
+        }
+        if matches!(signal, Signal::Doubt) {
+            self.renew_now();
+        }
+        if !self.may_deliver() {
             return;
         }
         match signal {
@@ -184,6 +201,16 @@ impl Hub {
             Signal::InfoChanged { session } => self.info_cache.invalidate(&session),
             Signal::Doubt => self.doubt(),
         }
+    }
+
+    /// The lease may be gone, too; the sooner it is known, the sooner this node is back.
+    fn renew_now(&self) {
+        let Some(hub) = self.me.upgrade() else { return };
+        self.runtime.spawn(Box::pin(async move {
+            if let Err(error) = hub.renew().await {
+                tracing::debug!(%error, "the lease could not be renewed yet");
+            }
+        }));
     }
 
     /// Nothing that was followed can be trusted: every log is read from where this node stands.

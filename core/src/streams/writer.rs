@@ -1,13 +1,18 @@
 //! The way to the backend: whatever waits behind an outstanding round trip leaves as one batch.
 //!
 //! No timers: an idle engine adds no latency, a busy one coalesces. One batch is under way at a
-//! time, so that one sender's events are accepted in the order they were sent (G1).
+//! time, so that one sender's events are accepted in the order they were sent (G1); where the
+//! backend keeps the order of batches, full ones follow without waiting.
 
 use std::collections::VecDeque;
+use std::future::{Future as _, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, oneshot};
+use futures_util::future::select;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
 use crate::backend::{Acceptance, DynBackend, Submission};
 use crate::error::{Error, ErrorKind, Result};
@@ -16,6 +21,12 @@ use crate::sync::Mutex;
 
 /// The most events in one batch.
 const MAX_BATCH: usize = 1_024;
+/// The most payload bytes in one batch (one event may be more).
+const MAX_BATCH_BYTES: u64 = 4 << 20;
+/// The most batches under way where the backend keeps their order.
+const MAX_UNDER_WAY: usize = 4;
+/// Fewer events than this wait for the batch under way rather than follow it.
+const WORTH_A_BATCH: usize = 64;
 
 struct Waiting {
     submission: Submission,
@@ -37,7 +48,11 @@ pub(crate) struct Writer {
     /// One permit a pending byte (G10).
     room: Arc<Semaphore>,
     capacity: u32,
+    /// The most batches under way.
+    most: usize,
     line: Mutex<Line>,
+    /// Enough waits for a batch of its own.
+    more: Notify,
 }
 
 impl Writer {
@@ -46,6 +61,7 @@ impl Writer {
         runtime: Runtime,
         timeout: Duration,
         max_bytes: usize,
+        pipelined: bool,
     ) -> Arc<Self> {
         let capacity = max_bytes.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize) as u32;
         Arc::new(Writer {
@@ -54,7 +70,9 @@ impl Writer {
             timeout,
             room: Arc::new(Semaphore::new(capacity as usize)),
             capacity,
+            most: if pipelined { MAX_UNDER_WAY } else { 1 },
             line: Mutex::default(),
+            more: Notify::new(),
         })
     }
 
@@ -64,14 +82,16 @@ impl Writer {
         let bytes = (submission.payload.len().max(1) as u64).min(u64::from(self.capacity)) as u32;
         self.wait_for_room(bytes).await?;
         let (answer, answered) = oneshot::channel();
-        let start = {
+        let (start, waiting) = {
             let mut line = self.line.lock();
             line.waiting.push_back(Waiting { submission, bytes, answer });
-            !std::mem::replace(&mut line.running, true)
+            (!std::mem::replace(&mut line.running, true), line.waiting.len())
         };
         if start {
             let writer = self.clone();
             self.runtime.spawn(Box::pin(async move { writer.run().await }));
+        } else if waiting == WORTH_A_BATCH {
+            self.more.notify_one();
         }
         match answered.await {
             Ok(result) => result,
@@ -85,6 +105,11 @@ impl Writer {
     }
 
     async fn wait_for_room(&self, bytes: u32) -> Result<()> {
+        // Where there is room, the first poll takes it: that is the order of one sender's events.
+        if let Ok(permit) = self.room.try_acquire_many(bytes) {
+            permit.forget();
+            return Ok(());
+        }
         let acquire = Box::pin(async {
             let permit = self.room.acquire_many(bytes).await;
             permit.map(|permit| permit.forget()).map_err(|_| Error::closed("streams.send"))
@@ -102,32 +127,57 @@ impl Writer {
         })
     }
 
-    fn next_batch(&self) -> Vec<Waiting> {
+    fn next_batch(&self, under_way: usize) -> Vec<Waiting> {
         let mut line = self.line.lock();
-        let count = line.waiting.len().min(MAX_BATCH);
-        line.running = count > 0;
+        if under_way > 0 && line.waiting.len() < WORTH_A_BATCH {
+            return Vec::new();
+        }
+        let mut bytes = 0;
+        let fits = |waiting: &&Waiting| {
+            bytes += u64::from(waiting.bytes);
+            bytes <= MAX_BATCH_BYTES
+        };
+        let count = line.waiting.iter().take(MAX_BATCH).take_while(fits).count();
+        // One event always fits, however large.
+        let count = count.max(1).min(line.waiting.len());
+        line.running = under_way + count > 0;
         line.waiting.drain(..count).collect()
     }
 
     async fn run(&self) {
+        let mut under_way = FuturesUnordered::new();
         loop {
-            let batch = self.next_batch();
-            if batch.is_empty() {
+            while under_way.len() < self.most {
+                let batch = self.next_batch(under_way.len());
+                if batch.is_empty() {
+                    break;
+                }
+                let mut accept = Box::pin(self.accept(batch));
+                // The first poll settles its place in the order.
+                if poll_fn(|cx| Poll::Ready(accept.as_mut().poll(cx).is_pending())).await {
+                    under_way.push(accept);
+                }
+            }
+            if under_way.is_empty() {
                 return;
             }
-            let (submissions, answers): (Vec<_>, Vec<_>) =
-                batch.into_iter().map(|w| (w.submission, (w.bytes, w.answer))).unzip();
-            let accept = Box::pin(async { Ok(self.backend.accept(&submissions).await) });
-            let results = match self.runtime.deadline("streams.send", self.timeout, accept).await {
-                Ok(results) => results,
-                Err(error) => answers.iter().map(|_| Err(error.duplicate())).collect(),
-            };
-            let mut results = results.into_iter();
-            for (bytes, answer) in answers {
-                self.room.add_permits(bytes as usize);
-                // A sender that went away does not need its answer.
-                let _ = answer.send(results.next().unwrap_or_else(missing));
-            }
+            select(under_way.next(), Box::pin(self.more.notified())).await;
+        }
+    }
+
+    async fn accept(&self, batch: Vec<Waiting>) {
+        let (submissions, answers): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|w| (w.submission, (w.bytes, w.answer))).unzip();
+        let accept = Box::pin(async { Ok(self.backend.accept(&submissions).await) });
+        let results = match self.runtime.deadline("streams.send", self.timeout, accept).await {
+            Ok(results) => results,
+            Err(error) => answers.iter().map(|_| Err(error.duplicate())).collect(),
+        };
+        let mut results = results.into_iter();
+        for (bytes, answer) in answers {
+            self.room.add_permits(bytes as usize);
+            // A sender that went away does not need its answer.
+            let _ = answer.send(results.next().unwrap_or_else(missing));
         }
     }
 }

@@ -1,0 +1,240 @@
+//! A batch on its way: one script call a session, all in one pipelined round trip.
+
+use std::collections::HashMap;
+
+use redis::{Cmd, Pipeline, ServerError, Value};
+
+use super::scripts::{self, Script};
+use super::{RedisBackend, fault, wire};
+use crate::backend::{Acceptance, Address, Release, Submission, Topic};
+use crate::error::{Error, Result};
+use crate::options::Retention;
+use crate::runtime::random_epoch;
+use crate::session::SessionId;
+
+const OPERATION: &str = "streams.send";
+
+/// One script call: everything that goes to one log, up to the next broadcast.
+struct Call<'a> {
+    to: Log<'a>,
+    submissions: Vec<usize>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Log<'a> {
+    Session(&'a SessionId),
+    Topic(Topic),
+}
+
+/// Groups a batch. A sender's directed and broadcast events keep their order (G1), so no group goes
+/// on past a broadcast.
+fn calls(batch: &[Submission]) -> Vec<Call<'_>> {
+    let mut calls: Vec<Call<'_>> = Vec::new();
+    let mut open: HashMap<&SessionId, usize> = HashMap::new();
+    for (n, submission) in batch.iter().enumerate() {
+        let mut of_session = |session| {
+            let at = *open.entry(session).or_insert(calls.len());
+            if at == calls.len() {
+                calls.push(Call { to: Log::Session(session), submissions: Vec::new() });
+            }
+            calls[at].submissions.push(n);
+        };
+        match &submission.to {
+            Address::Session(session) => of_session(session),
+            Address::Sessions(sessions) => sessions.iter().for_each(of_session),
+            Address::Topic(topic) => {
+                open.clear();
+                let to = Log::Topic(*topic);
+                match calls.last_mut().filter(|last| last.to == to) {
+                    Some(last) => last.submissions.push(n),
+                    None => calls.push(Call { to, submissions: vec![n] }),
+                }
+            }
+        }
+    }
+    calls
+}
+
+/// The first call of each script brings its text along, the others its hash: so a batch never fails
+/// for want of a script, and no retry can come behind a later batch.
+#[derive(Default)]
+struct Texts {
+    session: bool,
+    topic: bool,
+}
+
+impl Texts {
+    fn command(sent: &mut bool, script: &Script) -> Cmd {
+        match std::mem::replace(sent, true) {
+            true => script.by_hash(),
+            false => script.by_text(),
+        }
+    }
+}
+
+impl RedisBackend {
+    pub(super) async fn accept_batch(&self, batch: &[Submission]) -> Vec<Result<Acceptance>> {
+        let calls = calls(batch);
+        let mut pipeline = Pipeline::with_capacity(calls.len());
+        let mut texts = Texts::default();
+        for call in &calls {
+            let mut cmd = match call.to {
+                Log::Session(session) => {
+                    let mut cmd = Texts::command(&mut texts.session, &scripts::ACCEPT);
+                    self.session_log(&mut cmd, session);
+                    cmd
+                }
+                Log::Topic(topic) => {
+                    let mut cmd = Texts::command(&mut texts.topic, &scripts::ACCEPT_TOPIC);
+                    self.topic_log(&mut cmd, topic);
+                    cmd
+                }
+            };
+            for n in &call.submissions {
+                let submission = &batch[*n];
+                cmd.arg(submission.payload.as_str());
+                cmd.arg(submission.idempotency_key.as_deref().unwrap_or_default());
+            }
+            pipeline.add_command(cmd);
+        }
+        let answers = match self.pipelined(OPERATION, &pipeline, calls.len()).await {
+            Ok(answers) => answers,
+            Err(error) => return batch.iter().map(|_| Err(error.duplicate())).collect(),
+        };
+        settle(batch, &calls, &answers)
+    }
+
+    /// Where a session's events go, and what is kept of them.
+    fn session_log(&self, cmd: &mut Cmd, session: &SessionId) {
+        cmd.arg(3);
+        for kind in ["session", "log", "keys"] {
+            cmd.arg(self.key(kind, session));
+        }
+        cmd.arg(self.prefix()).arg(session.as_str());
+        limits(cmd, &self.options.retention);
+    }
+
+    fn topic_log(&self, cmd: &mut Cmd, topic: Topic) {
+        let name = wire::topic_name(topic);
+        cmd.arg(3);
+        for kind in ["topic", "topiclog", "topickeys"] {
+            cmd.arg(format!("{}{kind}:{{{name}}}", self.prefix()));
+        }
+        cmd.arg(self.everybody()).arg(name);
+        limits(cmd, &self.options.broadcast_retention);
+        cmd.arg(self.topic_ttl()).arg(&wire::epoch(random_epoch())[..]);
+    }
+
+    /// One round trip for several commands; each has its own answer.
+    async fn pipelined(
+        &self,
+        operation: &'static str,
+        pipeline: &Pipeline,
+        count: usize,
+    ) -> Result<Vec<Value>> {
+        let mut live = self.live(operation)?;
+        match live.connection.send_packed_commands(pipeline, 0, count).await {
+            Ok(answers) => {
+                let refused = answers.iter().find_map(|answer| match answer {
+                    Value::ServerError(error) => Some(error),
+                    _ => None,
+                });
+                refused.into_iter().for_each(|error| live.heed(error));
+                Ok(answers)
+            }
+            Err(error) => {
+                live.give_up();
+                Err(fault::lost(operation, error))
+            }
+        }
+    }
+
+    pub(super) async fn release_batch(&self, releases: &[Release]) -> Result<()> {
+        const OPERATION: &str = "streams.release";
+        let age = self.age();
+        let mut pipeline = Pipeline::with_capacity(releases.len());
+        let mut sent = false;
+        for release in releases {
+            let mut cmd = Texts::command(&mut sent, &scripts::RELEASE);
+            cmd.arg(1).arg(self.key("session", &release.session));
+            cmd.arg(self.prefix()).arg(release.session.as_str());
+            cmd.arg(release.owner_epoch).arg(wire::positions(release.delivered)).arg(&age);
+            pipeline.add_command(cmd);
+        }
+        let answers = self.pipelined(OPERATION, &pipeline, releases.len()).await?;
+        match answers.iter().find_map(server_error) {
+            Some(error) => Err(fault::refused(OPERATION, error)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn server_error(answer: &Value) -> Option<&ServerError> {
+    match answer {
+        Value::ServerError(error) => Some(error),
+        _ => None,
+    }
+}
+
+fn limits(cmd: &mut Cmd, retention: &Retention) {
+    cmd.arg(retention.age_ms).arg(retention.events).arg(retention.bytes);
+}
+
+/// Brings the letters that the scripts answered back to the submissions.
+fn settle(batch: &[Submission], calls: &[Call<'_>], answers: &[Value]) -> Vec<Result<Acceptance>> {
+    let mut outcomes: Vec<Result<Acceptance>> = batch.iter().map(|_| Ok(Acceptance::default())).collect();
+    for (call, answer) in calls.iter().zip(answers) {
+        let letters = wire::bytes(answer).filter(|letters| letters.len() == call.submissions.len());
+        for (at, n) in call.submissions.iter().enumerate() {
+            let outcome = &mut outcomes[*n];
+            match letters.map(|letters| letters[at]) {
+                Some(letter) => count(outcome, letter),
+                None => *outcome = Err(failure(answer, &batch[*n])),
+            }
+        }
+    }
+    outcomes
+}
+
+fn count(outcome: &mut Result<Acceptance>, letter: u8) {
+    let Ok(acceptance) = outcome else { return };
+    match letter {
+        b'a' => acceptance.accepted += 1,
+        b'd' => acceptance.duplicates += 1,
+        _ => acceptance.dropped += 1,
+    }
+}
+
+fn failure(answer: &Value, submission: &Submission) -> Error {
+    let error = match answer {
+        Value::ServerError(error) => fault::refused(OPERATION, error),
+        _ => fault::unreadable(OPERATION),
+    };
+    // Other sessions of a list may have got it.
+    match submission.to {
+        Address::Sessions(_) => error.with_unknown_outcome(),
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_cut_at_broadcasts() {
+        let [s1, s2] = ["s1", "s2"].map(|id| SessionId::new(id).unwrap());
+        let to = |to| Submission { to, payload: "m".into(), idempotency_key: None };
+        let batch = [
+            to(Address::Session(s1.clone())),
+            to(Address::Sessions([s2.clone(), s1.clone()].into())),
+            to(Address::Topic(Topic::Broadcasts)),
+            to(Address::Topic(Topic::Broadcasts)),
+            to(Address::Session(s1)),
+            to(Address::Topic(Topic::Notifications)),
+            to(Address::Session(s2)),
+        ];
+        let groups: Vec<_> = calls(&batch).into_iter().map(|call| call.submissions).collect();
+        assert_eq!(groups, [vec![0, 1], vec![1], vec![2, 3], vec![4], vec![5], vec![6]]);
+    }
+}

@@ -1,0 +1,1 @@
+//! What only a real Redis server shows: outages, lost scripts, foreign keys, what is left behind.

@@ -162,10 +162,9 @@ impl RedisBackend {
             pipeline.add_command(cmd);
         }
         let answers = self.pipelined(OPERATION, &pipeline, releases.len()).await?;
-        match answers.iter().find_map(server_error) {
-            Some(error) => Err(fault::refused(OPERATION, error)),
-            None => Ok(()),
-        }
+        // What can't be read now never will be: trying again would only keep the others from it.
+        let refused = answers.iter().filter_map(server_error).map(|error| fault::refused(OPERATION, error));
+        refused.fold(Ok(()), |all, error| if error.retryable() { Err(error) } else { all })
     }
 }
 

@@ -332,6 +332,25 @@ async fn g7_an_open_whose_caller_went_away_gives_the_session_back() {
 }
 
 #[tokio::test]
+async fn g7_a_stream_closed_in_an_outage_is_given_back_after_it() {
+    let options = Options::from_json(r#"{"lease": {"ttlMs": 5000, "renewMs": 20}}"#).unwrap();
+    let [a, b] = nodes(10, options).await;
+    let s1 = id("s1");
+    let stream = a.engine.streams().open(&s1, OpenOptions::default()).await.unwrap();
+    a.faults.down.store(true, Ordering::SeqCst);
+    stream.close().await;
+    assert!(b.engine.streams().has(&s1).await.unwrap(), "nobody could be told yet");
+    a.faults.down.store(false, Ordering::SeqCst);
+    tokio::time::timeout(Duration::from_secs(4), async {
+        while b.engine.streams().has(&s1).await.unwrap() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("given back before the lease could end");
+}
+
+#[tokio::test]
 async fn a_failed_takeover_leaves_the_old_stream_as_it_was() {
     let [a] = nodes(6, Options::default()).await;
     let s1 = id("s1");

@@ -86,6 +86,7 @@ pub struct Options {
     /// What is kept of a session's own events.
     pub retention: Retention,
     /// What is kept of events sent to all.
+    #[serde(deserialize_with = "broadcast_retention")]
     pub broadcast_retention: Retention,
     /// What may wait for one slow reader.
     pub queue: QueueLimits,
@@ -128,6 +129,24 @@ impl Default for Options {
     }
 }
 
+/// What JSON leaves out has the default for broadcasts, not the one for sessions.
+fn broadcast_retention<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Retention, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase", deny_unknown_fields)]
+    struct Given {
+        events: Option<usize>,
+        bytes: Option<usize>,
+        age_ms: Option<u64>,
+    }
+    let given = Given::deserialize(from)?;
+    let defaults = Retention::for_broadcasts();
+    Ok(Retention {
+        events: given.events.unwrap_or(defaults.events),
+        bytes: given.bytes.unwrap_or(defaults.bytes),
+        age_ms: given.age_ms.unwrap_or(defaults.age_ms),
+    })
+}
+
 impl Options {
     /// Options from JSON, as the bindings pass them; unknown names are `config` errors.
     pub fn from_json(json: &str) -> Result<Self> {
@@ -160,5 +179,32 @@ impl Options {
 
     pub(crate) fn operation_timeout(&self) -> Duration {
         Duration::from_millis(self.operation_timeout_ms)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_json_leaves_out_has_its_own_default() {
+        let options =
+            Options::from_json(r#"{"broadcastRetention": {"ageMs": 9}, "retention": {"ageMs": 8}}"#).unwrap();
+        assert_eq!(options.broadcast_retention, Retention { age_ms: 9, ..Retention::for_broadcasts() });
+        assert_eq!(options.retention, Retention { age_ms: 8, ..Retention::default() });
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named() {
+        for (json, name) in [
+            (r#"{"retentoin": {}}"#, "retentoin"),
+            (r#"{"lease": {"ttlMs": 10, "renewMs": 10}}"#, "lease.ttlMs"),
+            (r#"{"queue": {"events": 0}}"#, "queue.events"),
+            (r#"{"operationTimeoutMs": 0}"#, "operationTimeoutMs"),
+        ] {
+            let error = Options::from_json(json).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains(name), "{error}");
+        }
     }
 }

@@ -380,9 +380,10 @@ impl Hub {
         if releases.is_empty() || self.is_cut() {
             return;
         }
-        // What can't be told now is found out by others when the lease of this node ends.
         if let Err(error) = self.backend.release(&releases).await {
-            tracing::debug!(%error, "streams could not be given back");
+            // Told again at the next upkeep: this node lives on, so no lease would end for them.
+            tracing::debug!(%error, "streams could not be given back yet");
+            self.releases.lock().splice(0..0, releases);
         }
     }
 
@@ -395,6 +396,7 @@ impl Hub {
             tracing::warn!(%error, "the lease of this node could not be renewed");
         }
         self.may_deliver();
+        self.flush_releases().await;
         // A bounded number of batches, so that the lease is renewed in time whatever is due.
         for _ in 0..64 {
             match self.backend.sweep().await {

@@ -230,10 +230,11 @@ impl LocalStream {
 
     /// Lets a mailbox's reader know that its own burst is about to fill the queue.
     fn press(&self, state: &State) {
-        if let Reader::Mailbox(mailbox, _) = &self.reader {
-            if !state.paused && state.queue.is_half_full(&self.limits) {
-                mailbox.press();
-            }
+        if let Reader::Mailbox(mailbox, _) = &self.reader
+            && !state.paused
+            && state.queue.is_half_full(&self.limits)
+        {
+            mailbox.press();
         }
     }
 

@@ -196,7 +196,8 @@ impl StreamManager {
     ///
     /// With a cursor it delivers everything after it exactly once (G2); without one, what was
     /// accepted since the session's last stream was given back, or since the session became known
-    /// (G4). What can't be replayed is told by [`EventStream::gap`] (G3).
+    /// (G4); taking over from a live stream of another node, what is accepted from then on. What
+    /// can't be replayed is told by [`EventStream::gap`] (G3).
     ///
     /// Fails with `invalid_input` for a cursor that is not this session's, `conflict` with
     /// [`Conflict::Reject`], `unavailable` or `timeout`; the old stream then goes on.

@@ -86,10 +86,11 @@ impl LocalSubscription {
         }
         state.bytes = bytes;
         state.queue.push_back(payload.clone());
-        if let Some((mailbox, _)) = &self.mailbox {
-            if state.may_hand_over() && state.queue.len() >= self.limits.events / 2 {
-                mailbox.press();
-            }
+        if let Some((mailbox, _)) = &self.mailbox
+            && state.may_hand_over()
+            && state.queue.len() >= self.limits.events / 2
+        {
+            mailbox.press();
         }
         self.announce(state);
         true

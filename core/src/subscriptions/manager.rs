@@ -286,3 +286,36 @@ impl fmt::Debug for Subscription {
         f.debug_struct("Subscription").field("key", &self.key).field("end", &self.end()).finish()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_id_keeps_its_type() {
+        assert_ne!(RequestId::number(1), RequestId::string("1"));
+        assert_eq!(RequestId::from_json("1").unwrap(), RequestId::number(1));
+        assert_eq!(RequestId::from_json(r#""1""#).unwrap(), RequestId::string("1"));
+        for json in ["null", "true", "[1]", "{}", "", "1 2"] {
+            assert!(RequestId::from_json(json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_number_beyond_64_bits_reads_as_itself() {
+        let id = RequestId::from_json("944194644444444444444444").unwrap();
+        assert_eq!(RequestId::from_json(id.as_json()).unwrap(), id);
+    }
+
+    proptest! {
+        #[test]
+        fn any_id_reads_as_itself(number in any::<f64>(), text in ".{0,40}") {
+            // JSON has no NaN and no infinity: those are no ids.
+            let number = RequestId::from_json(&serde_json::json!(number).to_string()).ok();
+            for id in number.into_iter().chain([RequestId::string(&text)]) {
+                prop_assert_eq!(RequestId::from_json(id.as_json()).unwrap(), id);
+            }
+        }
+    }
+}

@@ -163,8 +163,9 @@ impl RedisBackend {
         }
         let answers = self.pipelined(OPERATION, &pipeline, releases.len()).await?;
         // What can't be read now never will be: trying again would only keep the others from it.
-        let refused = answers.iter().filter_map(server_error).map(|error| fault::refused(OPERATION, error));
-        refused.fold(Ok(()), |all, error| if error.retryable() { Err(error) } else { all })
+        let mut refused =
+            answers.iter().filter_map(server_error).map(|error| fault::refused(OPERATION, error));
+        refused.find(Error::retryable).map_or(Ok(()), Err)
     }
 }
 

@@ -39,7 +39,8 @@ pub(super) struct Keeping {
     pub(super) on_push: Option<OnPush>,
     /// Subscribed as soon as the connection is there.
     pub(super) channels: Vec<Vec<u8>>,
-    /// Called after each connection but the first.
+    /// Called once each connection but the first is subscribed, before anything it is pushed: what
+    /// was missed has to be read before what comes.
     pub(super) on_return: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
@@ -123,7 +124,7 @@ impl Drop for Link {
 }
 
 async fn run(shared: Arc<Shared>, keeping: Keeping, done: oneshot::Sender<Result<()>>) {
-    let mut live = match connect(&keeping, keeping.first).await {
+    let mut live = match connect(&keeping, keeping.first, true).await {
         Ok(live) => live,
         Err(error) => return drop(done.send(Err(fault::not_connected(&error)))),
     };
@@ -144,9 +145,6 @@ async fn run(shared: Arc<Shared>, keeping: Keeping, done: oneshot::Sender<Result
                 return;
             }
             *current = Some(live.clone());
-        }
-        if let Some(on_return) = &keeping.on_return {
-            on_return();
         }
     }
 }
@@ -176,7 +174,7 @@ async fn again(shared: &Shared, keeping: &Keeping) -> Option<Live> {
         if shared.closed.load(Ordering::Acquire) {
             return None;
         }
-        match connect(keeping, TRY).await {
+        match connect(keeping, TRY, false).await {
             Ok(live) => return Some(live),
             Err(error) => tracing::debug!(%error, "Redis can't be reached; trying again"),
         }
@@ -189,18 +187,21 @@ async fn again(shared: &Shared, keeping: &Keeping) -> Option<Live> {
     }
 }
 
-async fn connect(keeping: &Keeping, limit: Duration) -> RedisResult<Live> {
+async fn connect(keeping: &Keeping, limit: Duration, first: bool) -> RedisResult<Live> {
     let end = Arc::<End>::default();
     let (told, on_push) = (end.clone(), keeping.on_push.clone());
+    let on_return = keeping.on_return.clone().filter(|_| !first);
+    let channels = keeping.channels.len();
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(limit))
         .set_response_timeout(None)
         .set_pipeline_buffer_size(WAITING)
         .set_push_sender(move |push: PushInfo| {
-            if push.kind == PushKind::Disconnection {
-                told.set();
-            } else if let Some(on_push) = &on_push {
-                on_push(push);
+            match (&push.kind, &on_push, &on_return) {
+                (PushKind::Disconnection, ..) => told.set(),
+                (PushKind::Message, Some(on_push), _) => on_push(push),
+                (PushKind::Subscribe, _, Some(on_return)) if is_last(&push, channels) => on_return(),
+                _ => {}
             }
             Ok::<(), std::convert::Infallible>(())
         });
@@ -210,6 +211,11 @@ async fn connect(keeping: &Keeping, limit: Duration) -> RedisResult<Live> {
         subscribed.unwrap_or_else(|| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))?;
     }
     Ok(Live { connection, end })
+}
+
+/// Whether this confirms the last of so many channels.
+fn is_last(push: &PushInfo, channels: usize) -> bool {
+    matches!(push.data.last(), Some(redis::Value::Int(n)) if usize::try_from(*n) == Ok(channels))
 }
 
 async fn within<T: Send>(

@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use redis::{Cmd, PushInfo, PushKind, Value};
+use redis::{Cmd, PushInfo, Value};
 use tokio::sync::Mutex as AsyncMutex;
 
 pub(crate) use address::{RedisAddress, is_redis, parse};
@@ -264,9 +264,6 @@ fn signal(sink: &Sink, signal: Signal) {
 }
 
 fn tell(sink: &Sink, me: &NodeId, push: PushInfo) {
-    if push.kind != PushKind::Message {
-        return;
-    }
     let Some(sink) = sink.lock().clone() else { return };
     let message = push.data.last().and_then(wire::bytes).unwrap_or_default();
     if wire::message(message, me, &mut |signal| sink.signal(signal)).is_none() {

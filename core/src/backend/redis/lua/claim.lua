@@ -20,4 +20,5 @@ local held = tonumber(ARGV[11])
 call('HSET', meta, 'o', string.format('%.0f', owner), 'h', node .. ARGV[4], 'r', start)
 call('PEXPIRE', meta, held)
 call('SADD', P .. 'held:' .. node, id)
+call('PEXPIRE', P .. 'held:' .. node, held)
 return { 'ok', string.format('%.0f', owner), start, gap, own, shared }

@@ -508,3 +508,82 @@ async fn a_list_of_sessions_is_one_round_trip() {
         assert_eq!(read(stream, 1).await, ["m1"]);
     }
 }
+
+/// A certificate authority, and what it signed: for the server, and for a client.
+struct Certificates(std::path::PathBuf);
+
+impl Certificates {
+    fn new() -> Self {
+        let dir = std::env::temp_dir().join(format!("mcp-sessions-tls-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("san"), "subjectAltName=DNS:localhost").unwrap();
+        let certificates = Certificates(dir);
+        certificates
+            .openssl("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 2 -subj /CN=ca");
+        for name in ["server", "client"] {
+            certificates.openssl(&format!(
+                "req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}"
+            ));
+            certificates.openssl(&format!(
+                "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -out {name}.crt -extfile san"
+            ));
+        }
+        certificates
+    }
+
+    fn openssl(&self, arguments: &str) {
+        let mut command = std::process::Command::new("openssl");
+        let done = command.current_dir(&self.0).args(arguments.split(' ')).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Certificates {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_verifies_both_sides() {
+    let certificates = Certificates::new();
+    let [ca, cert, key] = ["ca.crt", "server.crt", "server.key"].map(|name| certificates.path(name));
+    let server = RedisServer::with(&[
+        "--save",
+        "",
+        "--port",
+        "0",
+        "--tls-port",
+        "{port}",
+        "--tls-auth-clients",
+        "yes",
+        "--tls-cert-file",
+        &cert,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &ca,
+    ])
+    .unwrap();
+    let connect = async |host: &str, query: String| {
+        Engine::connect(&format!("rediss://{host}:{}?{query}", server.port), Options::default()).await
+    };
+    let client = format!("cert={}&key={}", certificates.path("client.crt"), certificates.path("client.key"));
+    assert_eq!(
+        connect("localhost", client.clone()).await.unwrap_err().code(),
+        "unavailable",
+        "an unknown CA"
+    );
+    let refused = connect("localhost", format!("ca={ca}")).await.unwrap_err();
+    assert_eq!(refused.code(), "unavailable", "no client certificate");
+    let refused = connect("127.0.0.1", format!("ca={ca}&{client}")).await.unwrap_err();
+    assert_eq!(refused.code(), "unavailable", "a certificate for another host");
+    let engine = connect("localhost", format!("ca={ca}&{client}")).await.unwrap();
+    let stream = open(&engine, &id("s1")).await;
+    send(&engine, &id("s1"), "m1").await;
+    assert_eq!(read(&stream, 1).await, ["m1"]);
+}

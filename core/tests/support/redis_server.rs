@@ -25,7 +25,7 @@ impl RedisServer {
         Self::with(&["--save", "", "--appendonly", "no"])
     }
 
-    /// With more arguments.
+    /// With more arguments; `{port}` stands for the port.
     pub fn with(arguments: &[&str]) -> Result<Self, String> {
         static SERVERS: AtomicU64 = AtomicU64::new(0);
         let name =
@@ -84,7 +84,7 @@ fn spawn(port: u16, dir: &PathBuf, arguments: &[String]) -> Result<Child, String
         .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--daemonize", "no"])
         .arg("--dir")
         .arg(dir)
-        .args(arguments)
+        .args(arguments.iter().map(|argument| argument.replace("{port}", &port.to_string())))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 
 use crate::backend::{Acceptance, DynBackend, Submission};
 use crate::error::{Error, ErrorKind, Result};
-use crate::runtime::Runtime;
+use crate::runtime::{BoxFuture, Runtime};
 use crate::sync::Mutex;
 
 /// The most events in one batch.
@@ -89,7 +89,12 @@ impl Writer {
         };
         if start {
             let writer = self.clone();
-            self.runtime.spawn(Box::pin(async move { writer.run().await }));
+            let mut run: BoxFuture<'static, ()> = Box::pin(async move { writer.run().await });
+            // Under way before another task has to wake up for it; a sender that goes away then does
+            // not take it along.
+            if poll_fn(|cx| Poll::Ready(run.as_mut().poll(cx).is_pending())).await {
+                self.runtime.spawn(run);
+            }
         } else if waiting == WORTH_A_BATCH {
             self.more.notify_one();
         }

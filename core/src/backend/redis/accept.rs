@@ -1,6 +1,8 @@
 //! A batch on its way: one script call a session, all in one pipelined round trip.
 
 use std::collections::HashMap;
+use std::future::{Future as _, poll_fn};
+use std::task::Poll;
 
 use redis::{Cmd, Pipeline, ServerError, Value};
 
@@ -15,6 +17,7 @@ use crate::session::SessionId;
 const OPERATION: &str = "streams.send";
 
 /// One script call: everything that goes to one log, up to the next broadcast.
+#[derive(Clone)]
 struct Call<'a> {
     to: Log<'a>,
     submissions: Vec<usize>,
@@ -55,41 +58,95 @@ fn calls(batch: &[Submission]) -> Vec<Call<'_>> {
     calls
 }
 
-/// The first call of each script brings its text along, the others its hash: so a batch never fails
-/// for want of a script, and no retry can come behind a later batch.
+/// Few calls of one script.
+fn is_small(calls: &[Call<'_>]) -> bool {
+    let of_session = |call: &Call<'_>| matches!(call.to, Log::Session(_));
+    calls.len() <= FEW && calls.windows(2).all(|two| of_session(&two[0]) == of_session(&two[1]))
+}
+
+/// More calls than this are worth the scripts' text.
+const FEW: usize = 4;
+
+/// How commands name their scripts: by hash, or the first of each script brings its text along and
+/// the others their hash, so that none can fail for want of a script.
 #[derive(Default)]
-struct Texts {
+struct Naming {
+    by_hash: bool,
     session: bool,
     topic: bool,
 }
 
-impl Texts {
-    fn command(sent: &mut bool, script: &Script) -> Cmd {
-        match std::mem::replace(sent, true) {
-            true => script.by_hash(),
-            false => script.by_text(),
+impl Naming {
+    fn by_hash() -> Self {
+        Naming { by_hash: true, ..Naming::default() }
+    }
+
+    fn command(&mut self, to: Log<'_>) -> Cmd {
+        match to {
+            Log::Session(_) => named(&scripts::ACCEPT, &mut self.session, self.by_hash),
+            Log::Topic(_) => named(&scripts::ACCEPT_TOPIC, &mut self.topic, self.by_hash),
         }
     }
 }
 
+fn named(script: &Script, sent: &mut bool, by_hash: bool) -> Cmd {
+    match std::mem::replace(sent, true) || by_hash {
+        true => script.by_hash(),
+        false => script.by_text(),
+    }
+}
+
 impl RedisBackend {
+    /// A small batch names its scripts by hash; when the server has lost one, it is sent again, and
+    /// no later batch may come before that. A large one brings the text, and others may follow it.
     pub(super) async fn accept_batch(&self, batch: &[Submission]) -> Vec<Result<Acceptance>> {
         let calls = calls(batch);
+        // In the order of the first poll, whatever the scheduler's budget.
+        let turn = tokio::task::unconstrained(self.turns.lock()).await;
+        let answers = if is_small(&calls) {
+            self.submit_by_hash(batch, &calls).await
+        } else {
+            let mut submit = Box::pin(self.submit(batch, &calls, Naming::default()));
+            match poll_fn(|cx| Poll::Ready(submit.as_mut().poll(cx))).await {
+                Poll::Ready(answers) => answers,
+                Poll::Pending => {
+                    drop(turn);
+                    submit.await
+                }
+            }
+        };
+        match answers {
+            Ok(answers) => settle(batch, &calls, &answers),
+            Err(error) => batch.iter().map(|_| Err(error.duplicate())).collect(),
+        }
+    }
+
+    async fn submit_by_hash(&self, batch: &[Submission], calls: &[Call<'_>]) -> Result<Vec<Value>> {
+        let mut answers = self.submit(batch, calls, Naming::by_hash()).await?;
+        let lost = |answer: &Value| server_error(answer).is_some_and(fault::is_no_script);
+        // Each call has a log of its own, so it does not matter which of them come later.
+        let missing: Vec<usize> = (0..answers.len()).filter(|at| lost(&answers[*at])).collect();
+        if !missing.is_empty() {
+            let calls: Vec<_> = missing.iter().filter_map(|at| calls.get(*at).cloned()).collect();
+            let again = self.submit(batch, &calls, Naming::default()).await?;
+            missing.into_iter().zip(again).for_each(|(at, answer)| answers[at] = answer);
+        }
+        Ok(answers)
+    }
+
+    async fn submit(
+        &self,
+        batch: &[Submission],
+        calls: &[Call<'_>],
+        mut naming: Naming,
+    ) -> Result<Vec<Value>> {
         let mut pipeline = Pipeline::with_capacity(calls.len());
-        let mut texts = Texts::default();
-        for call in &calls {
-            let mut cmd = match call.to {
-                Log::Session(session) => {
-                    let mut cmd = Texts::command(&mut texts.session, &scripts::ACCEPT);
-                    self.session_log(&mut cmd, session);
-                    cmd
-                }
-                Log::Topic(topic) => {
-                    let mut cmd = Texts::command(&mut texts.topic, &scripts::ACCEPT_TOPIC);
-                    self.topic_log(&mut cmd, topic);
-                    cmd
-                }
-            };
+        for call in calls {
+            let mut cmd = naming.command(call.to);
+            match call.to {
+                Log::Session(session) => self.session_log(&mut cmd, session),
+                Log::Topic(topic) => self.topic_log(&mut cmd, topic),
+            }
             for n in &call.submissions {
                 let submission = &batch[*n];
                 cmd.arg(submission.payload.as_str());
@@ -97,11 +154,7 @@ impl RedisBackend {
             }
             pipeline.add_command(cmd);
         }
-        let answers = match self.pipelined(OPERATION, &pipeline, calls.len()).await {
-            Ok(answers) => answers,
-            Err(error) => return batch.iter().map(|_| Err(error.duplicate())).collect(),
-        };
-        settle(batch, &calls, &answers)
+        self.pipelined(OPERATION, &pipeline, calls.len()).await
     }
 
     /// Where a session's events go, and what is kept of them.
@@ -110,7 +163,7 @@ impl RedisBackend {
         for kind in ["session", "log", "keys"] {
             cmd.arg(self.key(kind, session));
         }
-        cmd.arg(self.prefix()).arg(session.as_str());
+        cmd.arg(self.prefix()).arg(wire::message_head(session));
         limits(cmd, &self.options.retention);
     }
 
@@ -155,7 +208,7 @@ impl RedisBackend {
         let mut pipeline = Pipeline::with_capacity(releases.len());
         let mut sent = false;
         for release in releases {
-            let mut cmd = Texts::command(&mut sent, &scripts::RELEASE);
+            let mut cmd = named(&scripts::RELEASE, &mut sent, false);
             cmd.arg(1).arg(self.key("session", &release.session));
             cmd.arg(self.prefix()).arg(release.session.as_str());
             cmd.arg(release.owner_epoch).arg(wire::positions(release.delivered)).arg(&age);

@@ -67,6 +67,8 @@ pub(crate) struct RedisBackend {
     keeping: Keeping,
     commands: Link,
     push: AsyncMutex<Option<Link>>,
+    /// Batches go out one after the other, in the order they came.
+    turns: AsyncMutex<()>,
     sink: Sink,
     me: OnceLock<NodeId>,
     joined: AtomicBool,
@@ -98,6 +100,7 @@ impl RedisBackend {
             keeping,
             commands,
             push: AsyncMutex::default(),
+            turns: AsyncMutex::default(),
             sink: Sink::default(),
             me: OnceLock::new(),
             joined: AtomicBool::new(false),
@@ -115,14 +118,13 @@ impl RedisBackend {
     }
 
     fn key(&self, kind: &str, session: &SessionId) -> String {
-        let mut key = format!("{}{kind}:{{", self.prefix());
-        for c in session.as_str().chars() {
-            match c {
-                '%' => key.push_str("%25"),
-                '{' => key.push_str("%7B"),
-                '}' => key.push_str("%7D"),
-                c => key.push(c),
-            }
+        let id = session.as_str();
+        let mut key = String::with_capacity(self.prefix().len() + kind.len() + id.len() + 3);
+        key.extend([self.prefix(), kind, ":{"]);
+        if id.contains(['%', '{', '}']) {
+            key.push_str(&id.replace('%', "%25").replace('{', "%7B").replace('}', "%7D"));
+        } else {
+            key.push_str(id);
         }
         key.push('}');
         key

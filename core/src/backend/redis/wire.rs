@@ -104,8 +104,7 @@ pub(super) const fn topic_name(topic: Topic) -> &'static str {
 pub(super) fn tail(values: &[Value]) -> Option<Tail> {
     let [start, gap, own, broadcasts] = values else { return None };
     let start = read_positions(start)?;
-    let own =
-        array(own)?.iter().zip(start.session.offset + 1..).map(|(entry, offset)| log_entry(entry, offset));
+    let own = entries(own)?.zip(start.session.offset + 1..).map(|(entry, offset)| log_entry(entry, offset));
     Some(Tail {
         start,
         gap: number(gap)? != 0,
@@ -120,22 +119,37 @@ pub(super) fn topic_tail(value: &Value) -> Option<TopicTail> {
     Some(TopicTail { start, gap: number(gap)? != 0, entries: topic_entries(entries, start)? })
 }
 
-fn log_entry(value: &Value, offset: u64) -> Option<LogEntry> {
-    let mut entry = Bytes(bytes(value)?);
-    entry.take(6)?;
-    let broadcast = entry.number(6)?;
-    let epoch = u64::from_le_bytes(entry.take(8)?.try_into().ok()?);
+/// Two elements an event: what is noted of it, and its payload.
+fn entries(value: &Value) -> Option<impl Iterator<Item = &[Value]>> {
+    let values = array(value)?;
+    (values.len() % 2 == 0).then(|| values.chunks_exact(2))
+}
+
+fn log_entry(entry: &[Value], offset: u64) -> Option<LogEntry> {
+    let [note, payload] = entry else { return None };
+    let mut note = Bytes(bytes(note)?);
+    // When, and how many bytes before it.
+    note.take(12)?;
+    let broadcast = note.number(6)?;
+    let epoch = u64::from_le_bytes(note.take(8)?.try_into().ok()?);
     let after_broadcast = Position { epoch, offset: broadcast };
-    Some(LogEntry { offset, after_broadcast, payload: text(entry.0)?.into() })
+    Some(LogEntry { offset, after_broadcast, payload: string(payload)?.into() })
 }
 
 fn topic_entries(value: &Value, start: Position) -> Option<Vec<TopicEntry>> {
-    let entry = |(value, offset): (&Value, u64)| {
-        let mut entry = Bytes(bytes(value)?);
-        entry.take(6)?;
-        Some(TopicEntry { offset, payload: text(entry.0)?.into() })
-    };
-    array(value)?.iter().zip(start.offset + 1..).map(entry).collect()
+    let entry =
+        |(entry, offset): (&[Value], u64)| Some(TopicEntry { offset, payload: string(&entry[1])?.into() });
+    entries(value)?.zip(start.offset + 1..).map(entry).collect()
+}
+
+/// How a message for a session begins.
+pub(super) fn message_head(session: &SessionId) -> Vec<u8> {
+    let id = session.as_str().as_bytes();
+    let mut head = Vec::with_capacity(3 + id.len());
+    head.push(b'E');
+    head.extend_from_slice(&(id.len() as u16).to_be_bytes());
+    head.extend_from_slice(id);
+    head
 }
 
 pub(super) const fn reason(reason: EndReason) -> &'static str {
@@ -223,7 +237,7 @@ mod tests {
             let _ = message(&bytes, &me, &mut |_| {});
             let _ = message(&[kind.as_bytes(), &bytes].concat(), &me, &mut |_| {});
             let value = Value::BulkString(bytes);
-            let _ = log_entry(&value, 1);
+            let _ = log_entry(&[value.clone(), value.clone()], 1);
             let _ = topic_tail(&Value::Array(vec![value.clone(), Value::Int(0), Value::Array(vec![value])]));
         }
     }

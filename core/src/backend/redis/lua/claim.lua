@@ -15,7 +15,7 @@ if s.h then
 end
 -- Grows with every claim, also when the session was forgotten in between.
 local owner = math.max(tonumber(s.o) + 1, clock[1] * 1000000 + clock[2])
-local start, gap, own, shared = tail(s, meta, log, from, age, tonumber(ARGV[10]), be, bn)
+local start, gap, own, shared = tail(s, log, from, age, tonumber(ARGV[10]), be, bn)
 local held = tonumber(ARGV[11])
 call('HSET', meta, 'o', string.format('%.0f', owner), 'h', node .. ARGV[4], 'r', start)
 call('PEXPIRE', meta, held)

@@ -21,7 +21,9 @@ local function docs_of(id)
 end
 local function alive(node) return call('EXISTS', P .. 'node:' .. node) == 1 end
 -- A session: e epoch, n head, o owner epoch, h holder and its lease's ttl, r where a stream without
--- a cursor starts, m remembered until, i info lives until. (k bytes kept, x last expiry, of its log.)
+-- a cursor starts, m remembered until, i info lives until. Of its log: t bytes ever, k at least so
+-- many of them before what is kept, x when its expiry was put off. An event is two entries of the
+-- list: when, bytes before it (a session's: also the broadcast before it), and the payload.
 local function load(meta)
   local v = call('HMGET', meta, 'e', 'n', 'o', 'h', 'r', 'm', 'i')
   local s = { e = v[1], n = num(v[2]), o = v[3] or '0', r = v[5], m = num(v[6]), i = num(v[7]) }
@@ -52,11 +54,11 @@ local function expire(meta, s)
 end
 -- Where the entries accepted at or after a moment begin.
 local function since(log, n, at)
-  local i = -1
+  local later = 0
   while true do
-    local entry = call('LINDEX', log, i)
-    if not entry or struct.unpack('>I6', entry) < at then return n + i + 1 end
-    i = i - 1
+    local entry = call('LINDEX', log, -2 * later - 2)
+    if not entry or struct.unpack('>I6', entry) < at then return n - later end
+    later = later + 1
   end
 end
 -- Where a stream starts that brings no position of its own.
@@ -72,27 +74,24 @@ local function fresh(s, log)
   return place(s.e, own) .. place(be, shared)
 end
 -- What a log holds after a position: start, gap, entries.
-local function after(log, e, n, age, from, at, header, meta)
-  local len, lost = call('LLEN', log), 0
+local function after(log, e, n, age, from, at)
+  local len = call('LLEN', log) / 2
   while len > 0 do
-    local old = call('LINDEX', log, 0)
-    if struct.unpack('>I6', old) + age > now then break end
-    call('LPOP', log)
-    len, lost = len - 1, lost + #old - header
+    if struct.unpack('>I6', call('LINDEX', log, 0)) + age > now then break end
+    call('LTRIM', log, 2, -1)
+    len = len - 1
   end
-  if lost > 0 and meta then call('HINCRBY', meta, 'k', -lost) end
   local first = n + 1 - len
   local wanted = offset(from, at + 8)
   local exact = string.sub(from, at, at + 7) == e and wanted <= n and wanted + 1 >= first
   local start = exact and wanted + 1 or first
-  local entries = start <= n and call('LRANGE', log, start - first, -1) or {}
+  local entries = start <= n and call('LRANGE', log, 2 * (start - first), -1) or {}
   return start - 1, not exact, entries
 end
 -- What both logs hold after positions: start, gap, own, broadcasts.
-local function tail(s, meta, log, from, age, bage, be, bn)
-  local own, own_gap, own_entries = after(log, s.e, s.n, age, from, 1, 20, meta)
-  local shared, shared_gap, shared_entries =
-    after(P .. 'topiclog:{b}', be, bn, bage, from, 15, 6, P .. 'topic:{b}')
+local function tail(s, log, from, age, bage, be, bn)
+  local own, own_gap, own_entries = after(log, s.e, s.n, age, from, 1)
+  local shared, shared_gap, shared_entries = after(P .. 'topiclog:{b}', be, bn, bage, from, 15)
   return place(s.e, own) .. place(be, shared), (own_gap or shared_gap) and 1 or 0, own_entries, shared_entries
 end
 local function tell_end(id, s, reason)

@@ -6,8 +6,9 @@
 
 use std::collections::VecDeque;
 use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::select;
@@ -38,6 +39,10 @@ struct Waiting {
 struct Line {
     waiting: VecDeque<Waiting>,
     running: bool,
+    /// What sends the batches, while only the first to submit waits for it.
+    run: Option<BoxFuture<'static, ()>>,
+    /// Somebody else waits, too.
+    shared: bool,
 }
 
 /// Queues submissions of all senders of an engine.
@@ -82,23 +87,29 @@ impl Writer {
         let bytes = (submission.payload.len().max(1) as u64).min(u64::from(self.capacity)) as u32;
         self.wait_for_room(bytes).await?;
         let (answer, answered) = oneshot::channel();
-        let (start, waiting) = {
+        let (start, waiting, lonely) = {
             let mut line = self.line.lock();
             line.waiting.push_back(Waiting { submission, bytes, answer });
-            (!std::mem::replace(&mut line.running, true), line.waiting.len())
+            let start = !std::mem::replace(&mut line.running, true);
+            line.shared = !start;
+            (start, line.waiting.len(), line.run.take())
         };
-        if start {
-            let writer = self.clone();
-            let mut run: BoxFuture<'static, ()> = Box::pin(async move { writer.run().await });
-            // Under way before another task has to wake up for it; a sender that goes away then does
-            // not take it along.
-            if poll_fn(|cx| Poll::Ready(run.as_mut().poll(cx).is_pending())).await {
-                self.runtime.spawn(run);
-            }
-        } else if waiting == WORTH_A_BATCH {
+        // Whoever drives it may not be polled again before this one is answered.
+        if let Some(run) = lonely {
+            self.runtime.spawn(run);
+        }
+        if !start && waiting == WORTH_A_BATCH {
             self.more.notify_one();
         }
-        match answered.await {
+        let mut drive = start.then(|| Drive::new(self.clone()));
+        let mut answered = answered;
+        let answer = poll_fn(|cx| {
+            if let Some(drive) = &mut drive {
+                drive.go_on(cx);
+            }
+            Pin::new(&mut answered).poll(cx)
+        });
+        match answer.await {
             Ok(result) => result,
             Err(_) => Err(Error::new(
                 ErrorKind::Closed,
@@ -183,6 +194,40 @@ impl Writer {
             self.room.add_permits(bytes as usize);
             // A sender that went away does not need its answer.
             let _ = answer.send(results.next().unwrap_or_else(missing));
+        }
+    }
+}
+
+/// The first to submit sends the batch itself: no task has to wake up for it. A task of its own does
+/// the rest as soon as somebody else submits, or the first has its answer or goes away.
+struct Drive(Arc<Writer>);
+
+impl Drive {
+    fn new(writer: Arc<Writer>) -> Self {
+        let own = writer.clone();
+        writer.line.lock().run = Some(Box::pin(async move { own.run().await }));
+        Drive(writer)
+    }
+
+    fn go_on(&self, cx: &mut Context<'_>) {
+        let Some(mut run) = self.0.line.lock().run.take() else { return };
+        if run.as_mut().poll(cx).is_ready() {
+            return;
+        }
+        let mut line = self.0.line.lock();
+        if line.shared {
+            drop(line);
+            self.0.runtime.spawn(run);
+        } else {
+            line.run = Some(run);
+        }
+    }
+}
+
+impl Drop for Drive {
+    fn drop(&mut self) {
+        if let Some(run) = self.0.line.lock().run.take() {
+            self.0.runtime.spawn(run);
         }
     }
 }

@@ -216,14 +216,22 @@ impl Hub {
     /// Nothing that was followed can be trusted: every log is read from where this node stands.
     fn doubt(&self) {
         self.info_cache.clear();
-        for topic in Topic::ALL {
-            let after = self.feed(topic).behind(None);
-            self.repair_topic(topic, after);
-        }
-        for stream in self.streams.all() {
-            let outcome = stream.doubt();
-            self.settle(&stream, outcome);
-        }
+        let notifications = self.notifications.behind(None);
+        self.repair_topic(Topic::Notifications, notifications);
+        let broadcasts = self.broadcasts.behind(None);
+        let doubtful: Vec<_> =
+            self.streams.all().into_iter().map(|stream| (stream.doubt(), stream)).collect();
+        let Some(hub) = self.me.upgrade() else { return };
+        self.runtime.spawn(Box::pin(async move {
+            // Broadcasts wait while they are read, so until then every stream has to: a directed event
+            // would overtake them (G1).
+            if let Some(after) = broadcasts {
+                hub.read_topic(Topic::Broadcasts, after).await;
+            }
+            for (outcome, stream) in doubtful {
+                hub.settle(&stream, outcome);
+            }
+        }));
     }
 
     fn each_of(&self, session: &SessionId, act: impl Fn(&Arc<LocalStream>) -> Outcome) {
@@ -268,22 +276,25 @@ impl Hub {
     }
 
     fn repair_topic(&self, topic: Topic, after: Option<Position>) {
-        let (Some(mut after), Some(hub)) = (after, self.me.upgrade()) else { return };
-        self.runtime.spawn(Box::pin(async move {
-            loop {
-                Counters::add(&hub.counters.repairs, 1);
-                let Some(tail) = hub.until_answered(|| hub.backend.read_topic(topic, after)).await else {
-                    return;
-                };
-                let next = hub.feed(topic).repaired(tail, |position, payload| {
-                    hub.fan_out(topic, position, payload);
-                });
-                match next {
-                    Some(next) => after = next,
-                    None => return,
-                }
+        let (Some(after), Some(hub)) = (after, self.me.upgrade()) else { return };
+        self.runtime.spawn(Box::pin(async move { hub.read_topic(topic, after).await }));
+    }
+
+    /// Reads a topic's log and delivers it, until nothing is missing.
+    async fn read_topic(&self, topic: Topic, mut after: Position) {
+        loop {
+            Counters::add(&self.counters.repairs, 1);
+            let Some(tail) = self.until_answered(|| self.backend.read_topic(topic, after)).await else {
+                return;
+            };
+            let next = self.feed(topic).repaired(tail, |position, payload| {
+                self.fan_out(topic, position, payload);
+            });
+            match next {
+                Some(next) => after = next,
+                None => return,
             }
-        }));
+        }
     }
 
     /// Reads until the backend answers; `None` once the engine is gone.

@@ -298,12 +298,14 @@ async fn a_password_is_asked_for_and_never_shown() {
 async fn a_socket_in_the_file_system() {
     let path = std::env::temp_dir().join(format!("mcp-sessions-{}.sock", std::process::id()));
     let path = path.to_str().unwrap();
-    let _server = RedisServer::with(&["--save", "", "--unixsocket", path]).unwrap();
+    let server = RedisServer::with(&["--save", "", "--unixsocket", path]).unwrap();
     let url = format!("redis+unix://{path}?db=2&prefix=app:");
     let a = Engine::connect(&url, Options::default()).await.unwrap();
     let stream = open(&a, &id("s1")).await;
     send(&a, &id("s1"), "m1").await;
     assert_eq!(read(&stream, 1).await, ["m1"]);
+    drop(server);
+    let _ = std::fs::remove_file(path);
 }
 
 #[tokio::test(flavor = "multi_thread")]

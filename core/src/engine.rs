@@ -8,6 +8,8 @@ use futures_util::FutureExt as _;
 use serde::Serialize;
 
 use crate::backend::memory::{MemoryBackend, MemoryHub};
+#[cfg(feature = "redis")]
+use crate::backend::redis::RedisBackend;
 use crate::backend::url::{BackendUrl, parse};
 use crate::backend::{Capability, DynBackend};
 use crate::error::{Error, ErrorKind, Result};
@@ -71,7 +73,11 @@ impl Engine {
     /// separate nodes of it; without a name the hub is private. `memory://name?clock=manual` lets
     /// tests move time with [`advance_clock`](Engine::advance_clock).
     ///
-    /// Fails with `config` for a URL or option that makes no sense, `unavailable` or `timeout`.
+    /// With the feature `redis`, `redis://user:password@host:6379/0?prefix=app:` (`rediss://` with TLS,
+    /// `redis+unix:///path` for a socket) is Redis 6.2 or later, or Valkey.
+    ///
+    /// Fails with `config` for a URL or option that makes no sense, `unauthorized`, `unavailable` or
+    /// `timeout`.
     #[cfg(feature = "native")]
     pub async fn connect(url: &str, options: Options) -> Result<Self> {
         Self::connect_on(Runtime::native(), url, options).await
@@ -79,7 +85,16 @@ impl Engine {
 
     /// [`connect`](Engine::connect) on a runtime of the caller's own.
     pub async fn connect_on(runtime: Runtime, url: &str, options: Options) -> Result<Self> {
-        Self::memory_on(runtime, url, options)
+        match parse(url)? {
+            BackendUrl::Memory { .. } => Self::memory_on(runtime, url, options),
+            #[cfg(feature = "redis")]
+            BackendUrl::Redis(address) => {
+                let options = options.checked()?;
+                let shared = Arc::new(options.clone());
+                let backend = RedisBackend::connect(*address, runtime.clone(), shared).await?;
+                Self::with_backend(url, Arc::new(backend), runtime, options).await
+            }
+        }
     }
 
     /// An engine on a private embedded hub, with default options.
@@ -97,7 +112,13 @@ impl Engine {
     }
 
     fn memory_on(mut runtime: Runtime, url: &str, options: Options) -> Result<Self> {
-        let BackendUrl::Memory { hub, manual_clock } = parse(url)?;
+        let (hub, manual_clock) = match parse(url)? {
+            BackendUrl::Memory { hub, manual_clock } => (hub, manual_clock),
+            #[cfg(feature = "redis")]
+            BackendUrl::Redis(_) => {
+                return Err(Error::new(ErrorKind::Config, "connect", "this URL needs to be connected to"));
+            }
+        };
         let options = Arc::new(options.checked()?);
         let hub = MemoryHub::named(hub.as_deref(), manual_clock, runtime.clock())?;
         let manual_clock = hub.manual_clock().cloned();
@@ -237,6 +258,13 @@ impl Engine {
         let hub = &self.inner.hub;
         if !hub.mark_closed() {
             return Ok(());
+        }
+        if !hub.capability.immediate {
+            // What was accepted before is still read, then the streams end.
+            let caught_up = hub.backend.caught_up();
+            if let Err(error) = hub.runtime.deadline("shutdown", deadline / 2, caught_up).await {
+                tracing::debug!(%error, "shutting down without what is still on its way");
+            }
         }
         for stream in hub.streams.all() {
             hub.end_stream(&stream, EndReason::Shutdown);

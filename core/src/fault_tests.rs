@@ -146,6 +146,7 @@ impl Backend for Faulty {
         subscribers(uri: &str) -> Vec<SessionId>;
         subscriptions(session: &SessionId) -> Vec<String>;
         sweep() -> bool;
+        caught_up() -> ();
         ping() -> ();
     }
 }
@@ -180,6 +181,10 @@ fn id(name: &str) -> SessionId {
 
 async fn send(node: &TestNode, target: Target, payload: &str) -> Result<Receipt> {
     node.engine.streams().send(target, payload, SendOptions::default()).await
+}
+
+async fn poll_once<F: Future + Unpin>(future: &mut F) -> std::task::Poll<F::Output> {
+    std::future::poll_fn(|cx| std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(cx))).await
 }
 
 async fn read(stream: &EventStream, n: usize) -> Vec<String> {
@@ -379,6 +384,26 @@ async fn g10_the_sending_side_is_bounded() {
     assert_eq!((first.kind(), first.outcome_unknown()), (ErrorKind::Timeout, true));
     a.faults.gate.send_replace(true);
     assert_eq!(send(&a, Target::all(), "z").await.unwrap().accepted, 1);
+}
+
+#[tokio::test]
+async fn g10_a_send_that_is_not_polled_again_holds_up_no_other() {
+    let [a] = nodes(11, Options::default()).await;
+    let s1 = id("s1");
+    let stream = a.engine.streams().open(&s1, OpenOptions::default()).await.unwrap();
+    a.faults.gate.send_replace(false);
+    let mut first = Box::pin(send(&a, Target::session(&s1), "m1"));
+    assert!(poll_once(&mut first).await.is_pending());
+    a.faults.gate.send_replace(true);
+    send(&a, Target::session(&s1), "m2").await.unwrap();
+    // One that goes away was submitted all the same.
+    drop(first);
+    a.faults.gate.send_replace(false);
+    let mut gone = Box::pin(send(&a, Target::session(&s1), "m3"));
+    assert!(poll_once(&mut gone).await.is_pending());
+    drop(gone);
+    a.faults.gate.send_replace(true);
+    assert_eq!(read(&stream, 3).await, ["m1", "m2", "m3"]);
 }
 
 #[tokio::test]

@@ -243,7 +243,7 @@ mod native {
                     Builder::new_multi_thread()
                         .worker_threads(1)
                         .thread_name("mcp-sessions")
-                        .enable_time()
+                        .enable_all()
                         .build()
                         .expect("the background thread could not be started")
                 })

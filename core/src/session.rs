@@ -90,6 +90,13 @@ impl fmt::Debug for SessionId {
 pub struct NodeId(Arc<str>);
 
 impl NodeId {
+    /// A node's id as another node wrote it.
+    #[cfg(feature = "redis")]
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let fine = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        fine.then(|| NodeId(text.into()))
+    }
+
     pub(crate) fn random() -> Self {
         NodeId(
             uuid::Builder::from_random_bytes(crate::runtime::random())

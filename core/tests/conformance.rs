@@ -1,4 +1,5 @@
-//! Runs the scenarios of `tests/conformance` against the backend of `MCP_SESSIONS_TEST_URL`.
+//! Runs the scenarios of `tests/conformance` against the backend of `MCP_SESSIONS_TEST_URL`. For
+//! `redis://` without a host it starts a server of its own.
 //!
 //! Each scenario is a test of its own, named `file::scenario`; what they are is told in
 //! `tests/conformance/README.md`.
@@ -9,6 +10,8 @@ mod backend;
 mod check;
 #[path = "conformance/held.rs"]
 mod held;
+#[path = "support/redis_server.rs"]
+mod redis_server;
 #[path = "conformance/scenario.rs"]
 mod scenario;
 #[path = "conformance/self_test.rs"]
@@ -26,6 +29,7 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use backend::Backend;
+use redis_server::RedisServer;
 use scenario::Scenario;
 
 const SCENARIOS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/conformance");
@@ -35,7 +39,14 @@ const GUARANTEES: [&str; 11] = ["G1", "G2", "G3", "G4", "G5", "G6", "G7", "G8", 
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    match trials() {
+    let server = match backend::server_from_env() {
+        Ok(server) => server,
+        Err(problem) => {
+            eprintln!("conformance: {problem}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match trials(server.as_ref()) {
         Ok(trials) => libtest_mimic::run(&arguments, trials).exit_code(),
         Err(problem) => {
             eprintln!("conformance: {problem}");
@@ -44,9 +55,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn trials() -> Result<Vec<Trial>, String> {
+fn trials(server: Option<&RedisServer>) -> Result<Vec<Trial>, String> {
     let runtime = Arc::new(Runtime::new().map_err(|error| error.to_string())?);
-    let backend = runtime.block_on(Backend::from_env())?;
+    let backend = runtime.block_on(Backend::from_env(server))?;
     let mut trials = Vec::new();
     let mut cited = BTreeSet::new();
     for (file, scenarios) in files()? {

@@ -481,6 +481,7 @@ impl Backend for MemoryBackend {
             merged_order: true,
             processes: false,
             manual_clock: self.hub.manual.is_some(),
+            pipelined: false,
         }
     }
 
@@ -727,6 +728,10 @@ impl Backend for MemoryBackend {
             self.hub.topic(topic).log.lock().trim(now_ms, &self.options.broadcast_retention);
         }
         Ok(self.sweep_due(now_ms))
+    }
+
+    async fn caught_up(&self) -> Result<()> {
+        Ok(())
     }
 
     async fn ping(&self) -> Result<()> {

@@ -16,6 +16,8 @@ use crate::streams::{EndReason, Payload, Position, Positions};
 
 pub(crate) mod log;
 pub(crate) mod memory;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
 pub(crate) mod url;
 
 /// What a backend can do; tests and managers ask this instead of its name.
@@ -31,12 +33,20 @@ pub struct Capability {
     pub processes: bool,
     /// Time can be moved with `advance_clock`.
     pub manual_clock: bool,
+    /// Batches that are submitted one after the other are accepted in that order, also when the
+    /// first has not been answered yet.
+    pub pipelined: bool,
 }
 
 impl Capability {
     /// A backend that can do nothing of this.
-    pub const NONE: Capability =
-        Capability { immediate: false, merged_order: false, processes: false, manual_clock: false };
+    pub const NONE: Capability = Capability {
+        immediate: false,
+        merged_order: false,
+        processes: false,
+        manual_clock: false,
+        pipelined: false,
+    };
 
     /// The capability of this name (in JSON camelCase), as scenarios require it.
     pub fn has(&self, name: &str) -> Option<bool> {
@@ -45,6 +55,7 @@ impl Capability {
             "mergedOrder" => Some(self.merged_order),
             "processes" => Some(self.processes),
             "manualClock" => Some(self.manual_clock),
+            "pipelined" => Some(self.pipelined),
             _ => None,
         }
     }
@@ -299,6 +310,7 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// # Behavior
     /// - One outcome a submission. For each session of one batch the order is that of the batch.
+    /// - Where the capability says `pipelined`, the first poll settles the order among batches.
     /// - An accepted event is in the log (unless history is off) and was signalled to the holder.
     /// - An event for an unknown session is dropped and costs nothing (G4).
     /// - An idempotency key is remembered for the age of retention, or the last 1,024 keys of its log.
@@ -383,7 +395,10 @@ pub trait Backend: Send + Sync + 'static {
     /// is due.
     fn sweep(&self) -> impl Future<Output = Result<bool>> + MaybeSend;
 
-    /// Resolves when the backend answers.
+    /// Resolves when every signal of what was accepted before this call is with the sink.
+    fn caught_up(&self) -> impl Future<Output = Result<()>> + MaybeSend;
+
+    /// Resolves when the backend answers, and every signal sent before is with the sink.
     fn ping(&self) -> impl Future<Output = Result<()>> + MaybeSend;
 }
 
@@ -434,5 +449,6 @@ object_safe_twin! {
     subscribers(uri: &'a str) -> Result<Vec<SessionId>>;
     subscriptions(session: &'a SessionId) -> Result<Vec<String>>;
     sweep() -> Result<bool>;
+    caught_up() -> Result<()>;
     ping() -> Result<()>;
 }

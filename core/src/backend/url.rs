@@ -7,6 +7,9 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) enum BackendUrl {
     /// `memory://name?clock=manual`; without a name, a hub of its own.
     Memory { hub: Option<String>, manual_clock: bool },
+    /// `redis://host`, `rediss://host`, `redis+unix:///path`.
+    #[cfg(feature = "redis")]
+    Redis(Box<crate::backend::redis::RedisAddress>),
 }
 
 /// Reads a backend's URL. Fails with `config`; what may hold a password is not repeated in errors.
@@ -17,6 +20,11 @@ pub(crate) fn parse(url: &str) -> Result<BackendUrl> {
     };
     match scheme {
         "memory" => parse_memory(rest).map_err(config),
+        #[cfg(feature = "redis")]
+        scheme if crate::backend::redis::is_redis(scheme) => {
+            let address = crate::backend::redis::parse(url).map_err(config)?;
+            Ok(BackendUrl::Redis(Box::new(address)))
+        }
         _ => {
             let named: String = scheme.chars().filter(char::is_ascii_alphanumeric).take(20).collect();
             Err(config(format!("no backend for {named:?} URLs in this build; there is memory://name")))

@@ -44,6 +44,7 @@ pub(crate) struct Hub {
     /// As after `kill -9`: no signal is taken, nothing is renewed or released.
     cut: AtomicBool,
     closed: AtomicBool,
+    joined: AtomicBool,
     releases: Mutex<Vec<Release>>,
     /// One flush at a time, so that a flush that finds nothing left knows that the backend was told.
     flushing: AsyncMutex<()>,
@@ -80,6 +81,7 @@ impl Hub {
             valid_until_ms: AtomicU64::new(0),
             cut: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            joined: AtomicBool::new(false),
             releases: Mutex::default(),
             flushing: AsyncMutex::new(()),
             flushing_now: Mutex::default(),
@@ -127,6 +129,15 @@ impl Hub {
         let lease = Duration::from_millis(self.options.lease.ttl_ms);
         let sink = Arc::new(WeakSink(self.me.clone()));
         let joined = self.backend.join(&self.node, lease, sink).await?;
+        if self.joined.swap(true, Ordering::AcqRel) {
+            // What came while this node was out is read: its subscriptions go on.
+            self.renewed_at(started_ms);
+            for (topic, head) in Topic::ALL.into_iter().zip([joined.broadcasts, joined.notifications]) {
+                let after = self.feed(topic).behind(Some(head));
+                self.repair_topic(topic, after);
+            }
+            return Ok(());
+        }
         self.broadcasts.start(joined.broadcasts);
         self.notifications.start(joined.notifications);
         self.renewed_at(started_ms);
@@ -158,7 +169,13 @@ impl Hub {
     }
 
     fn take(&self, signal: Signal) {
-        if self.is_cut() || !self.may_deliver() {
+        if self.is_cut() {
+            return;
+        }
+        if matches!(signal, Signal::Doubt) {
+            self.renew_now();
+        }
+        if !self.may_deliver() {
             return;
         }
         match signal {
@@ -186,17 +203,35 @@ impl Hub {
         }
     }
 
+    /// The lease may be gone, too; the sooner it is known, the sooner this node is back.
+    fn renew_now(&self) {
+        let Some(hub) = self.me.upgrade() else { return };
+        self.runtime.spawn(Box::pin(async move {
+            if let Err(error) = hub.renew().await {
+                tracing::debug!(%error, "the lease could not be renewed yet");
+            }
+        }));
+    }
+
     /// Nothing that was followed can be trusted: every log is read from where this node stands.
     fn doubt(&self) {
         self.info_cache.clear();
-        for topic in Topic::ALL {
-            let after = self.feed(topic).behind(None);
-            self.repair_topic(topic, after);
-        }
-        for stream in self.streams.all() {
-            let outcome = stream.doubt();
-            self.settle(&stream, outcome);
-        }
+        let notifications = self.notifications.behind(None);
+        self.repair_topic(Topic::Notifications, notifications);
+        let broadcasts = self.broadcasts.behind(None);
+        let doubtful: Vec<_> =
+            self.streams.all().into_iter().map(|stream| (stream.doubt(), stream)).collect();
+        let Some(hub) = self.me.upgrade() else { return };
+        self.runtime.spawn(Box::pin(async move {
+            // Broadcasts wait while they are read, so until then every stream has to: a directed event
+            // would overtake them (G1).
+            if let Some(after) = broadcasts {
+                hub.read_topic(Topic::Broadcasts, after).await;
+            }
+            for (outcome, stream) in doubtful {
+                hub.settle(&stream, outcome);
+            }
+        }));
     }
 
     fn each_of(&self, session: &SessionId, act: impl Fn(&Arc<LocalStream>) -> Outcome) {
@@ -241,22 +276,25 @@ impl Hub {
     }
 
     fn repair_topic(&self, topic: Topic, after: Option<Position>) {
-        let (Some(mut after), Some(hub)) = (after, self.me.upgrade()) else { return };
-        self.runtime.spawn(Box::pin(async move {
-            loop {
-                Counters::add(&hub.counters.repairs, 1);
-                let Some(tail) = hub.until_answered(|| hub.backend.read_topic(topic, after)).await else {
-                    return;
-                };
-                let next = hub.feed(topic).repaired(tail, |position, payload| {
-                    hub.fan_out(topic, position, payload);
-                });
-                match next {
-                    Some(next) => after = next,
-                    None => return,
-                }
+        let (Some(after), Some(hub)) = (after, self.me.upgrade()) else { return };
+        self.runtime.spawn(Box::pin(async move { hub.read_topic(topic, after).await }));
+    }
+
+    /// Reads a topic's log and delivers it, until nothing is missing.
+    async fn read_topic(&self, topic: Topic, mut after: Position) {
+        loop {
+            Counters::add(&self.counters.repairs, 1);
+            let Some(tail) = self.until_answered(|| self.backend.read_topic(topic, after)).await else {
+                return;
+            };
+            let next = self.feed(topic).repaired(tail, |position, payload| {
+                self.fan_out(topic, position, payload);
+            });
+            match next {
+                Some(next) => after = next,
+                None => return,
             }
-        }));
+        }
     }
 
     /// Reads until the backend answers; `None` once the engine is gone.

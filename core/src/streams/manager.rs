@@ -175,6 +175,7 @@ impl StreamManager {
             hub.runtime.clone(),
             options.operation_timeout(),
             options.max_pending_bytes,
+            hub.capability.pipelined,
         );
         let locks = if hub.capability.immediate { 0 } else { OPEN_LOCKS };
         StreamManager {

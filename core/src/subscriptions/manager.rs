@@ -166,7 +166,11 @@ impl SubscriptionManager {
         if self.hub.capability.immediate {
             return self.accept_now(submission);
         }
-        self.writer.submit(submission).await.map(drop)
+        self.writer.submit(submission).await?;
+        // It comes back to this node in its own time: a subscription made from here on must not see it.
+        // It was accepted in any case.
+        let _ = self.hub.run("subscriptions.send", self.hub.backend.caught_up()).await;
+        Ok(())
     }
 
     /// [`send`](Self::send) without waiting, on a backend whose capability is `immediate`; `config`

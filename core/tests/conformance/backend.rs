@@ -5,7 +5,18 @@ use std::time::Duration;
 use mcp_sessions::backend::Capability;
 use mcp_sessions::{Engine, Options};
 
+use crate::redis_server::RedisServer;
 use crate::scenario::Step;
+
+const VARIABLE: &str = "MCP_SESSIONS_TEST_URL";
+
+/// The server that `redis://` without a host asks for.
+pub fn server_from_env() -> Result<Option<RedisServer>, String> {
+    match std::env::var(VARIABLE).as_deref() {
+        Ok("redis://") => RedisServer::start().map(Some),
+        _ => Ok(None),
+    }
+}
 
 /// The backend under test.
 #[derive(Clone)]
@@ -23,8 +34,11 @@ pub struct Place {
 
 impl Backend {
     /// The backend of the environment, if it answers.
-    pub async fn from_env() -> Result<Self, String> {
-        let base = std::env::var("MCP_SESSIONS_TEST_URL").unwrap_or_else(|_| "memory://".into());
+    pub async fn from_env(server: Option<&RedisServer>) -> Result<Self, String> {
+        let base = match server {
+            Some(server) => server.url(),
+            None => std::env::var(VARIABLE).unwrap_or_else(|_| "memory://".into()),
+        };
         let probe = url_of(&base, "probe");
         let fail =
             |error: &dyn std::fmt::Display| format!("the backend under test cannot be reached: {error}");

@@ -64,6 +64,7 @@ pub async fn run(scenario: Scenario, place: Place) -> Outcome {
             .map_err(|error| format!("node {node}: {error}"))?;
     }
     world.clone().run_steps(scenario.steps).await?;
+    world.catch_up().await;
     world.check_the_end()?;
     world.shut_down().await
 }
@@ -91,6 +92,15 @@ impl World {
             }
             Ok(())
         })
+    }
+
+    /// What was sent to these nodes is there once they have answered.
+    async fn catch_up(&self) {
+        let engines: Vec<_> =
+            lock(&self.nodes).values().filter(|node| node.alive).map(|node| node.engine.clone()).collect();
+        for engine in engines {
+            engine.health().await;
+        }
     }
 
     async fn step(&self, step: Step) -> Outcome {

@@ -20,7 +20,7 @@ SUMMARY ?= yes
 
 
 # What the suites are called; `conformance` names both of its runners.
-SUITES := e2e rust node conformance-rust conformance-node types package runtimes loom
+SUITES := e2e rust node conformance-rust conformance-node types package runtimes loom redis
 LINTS := rustfmt clippy wasm32 npm e2e bench
 comma := ,
 ASKED := $(subst $(comma), ,$(ONLY))
@@ -66,6 +66,11 @@ clean:
 
 suite-rust: $(DONE)/tools
 	@$(STEP) suite rust -- cargo test --workspace --no-fail-fast
+
+# a real server on a free port, as a child of the tests
+suite-redis: $(DONE)/redis-server
+	@$(STEP) suite redis -- env MCP_SESSIONS_TEST_URL=redis:// cargo test --package mcp-sessions --features redis \
+		--test conformance --test redis
 
 suite-conformance-rust: $(DONE)/tools
 	@$(STEP) suite conformance-rust -- cargo test --package mcp-sessions --test conformance
@@ -119,6 +124,10 @@ lint-bench: $(DONE)/bench
 $(DONE)/tools:
 	@mkdir -p $(@D)
 	@.ci/tools
+	@touch $@
+
+$(DONE)/redis-server: | $(DONE)/tools
+	@.ci/redis-server
 	@touch $@
 
 $(DONE)/npm-modules: npm/package.json npm/package-lock.json | $(DONE)/tools

@@ -103,7 +103,9 @@ fn work(port: &mut Port, request: &str) -> Result<Work, Failure> {
         Request::Describe {} => answer(&Described::of(&node)),
         Request::Stats {} => answer(&node.stats()),
         Request::Health {} => Box::pin(async move { json(&node.health().await) }),
-        Request::Shutdown { ms } => Box::pin(async move { json(&node.shutdown(Duration::from_millis(ms)).await?) }),
+        Request::Shutdown { ms } => {
+            Box::pin(async move { json(&node.shutdown(Duration::from_millis(ms)).await?) })
+        }
         Request::Abandon {} => {
             node.abandon();
             answer(&())

@@ -11,11 +11,14 @@ use crate::port::{ByNumber, Port};
 
 /// Handles are unique in the process, so that a stale one never names another thread's port.
 static NEXT_HANDLE: AtomicU32 = AtomicU32::new(1);
+/// JavaScript threads by number: comparing costs less than asking for the thread's id.
+static NEXT_THREAD: AtomicU32 = AtomicU32::new(1);
 /// How many ports the process has, for tests and leak hunts.
 static LIVE: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {
     static PORTS: RefCell<ByNumber<Rc<RefCell<Port>>>> = RefCell::default();
+    static THREAD: Cell<u32> = const { Cell::new(0) };
     /// Inside a call from JavaScript.
     static CALLING: Cell<bool> = const { Cell::new(false) };
     /// Ports of this thread that got something during the call.
@@ -24,6 +27,14 @@ thread_local! {
 
 pub(crate) fn next_handle() -> u32 {
     NEXT_HANDLE.fetch_add(1, Ordering::Relaxed)
+}
+
+/// The number of this JavaScript thread.
+pub(crate) fn thread_number() -> u32 {
+    if THREAD.get() == 0 {
+        THREAD.set(NEXT_THREAD.fetch_add(1, Ordering::Relaxed));
+    }
+    THREAD.get()
 }
 
 pub(crate) fn live() -> u32 {
@@ -69,9 +80,9 @@ pub(crate) fn with<T>(handle: u32, work: impl FnOnce(&mut Port) -> T) -> Option<
     Some(calling(|| work(&mut port)))
 }
 
-/// Whether the port was noted as ready: only inside a call, whose caller then looks.
-pub(crate) fn note_ready(handle: u32) -> bool {
-    if !CALLING.get() {
+/// Whether the port was noted as ready: only inside a call of its own thread, whose caller then looks.
+pub(crate) fn note_ready(thread: u32, handle: u32) -> bool {
+    if THREAD.get() != thread || !CALLING.get() {
         return false;
     }
     READY.with_borrow_mut(|ready| {

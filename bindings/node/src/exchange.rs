@@ -1,11 +1,12 @@
 //! One crossing for a batch in both directions: operations in, deliveries out.
 
 use mcp_sessions::{
-    Conflict, Cursor, Event, InfoPatch, Json, MailItem, OpenOptions, Payload, SendOptions, SessionId, Target, is_frame,
+    Conflict, Cursor, Event, InfoPatch, Json, MailItem, OpenOptions, Payload, SendOptions, SessionId, Target,
+    is_frame,
 };
 
 use crate::failure::Failure;
-use crate::port::{Note, Port, Reply, Work};
+use crate::port::{ByNumber, Held, Note, Port, Reply, Work};
 use crate::signals::Changed;
 use crate::wire::{self, Output, Words, flag, op, record};
 
@@ -164,7 +165,13 @@ fn sessions(port: &Port, words: &mut Words<'_>, inbox: &[u8], count: u32) -> Res
     all.into_iter().collect()
 }
 
-fn send(port: &mut Port, call: Option<u32>, target: Target, payload: Payload, key: Option<&str>) -> Result<(), Failure> {
+fn send(
+    port: &mut Port,
+    call: Option<u32>,
+    target: Target,
+    payload: Payload,
+    key: Option<&str>,
+) -> Result<(), Failure> {
     let node = port.node("streams.send")?.clone();
     let options = key.map_or_else(SendOptions::default, |key| SendOptions::default().idempotency_key(key));
     if node.capability().immediate {
@@ -174,7 +181,8 @@ fn send(port: &mut Port, call: Option<u32>, target: Target, payload: Payload, ke
         }
         return Ok(());
     }
-    let work: Work = Box::pin(async move { Ok(Reply::Receipt(node.streams().send(target, payload, options).await?)) });
+    let work: Work =
+        Box::pin(async move { Ok(Reply::Receipt(node.streams().send(target, payload, options).await?)) });
     match call {
         Some(call) => port.start_noted(call, work),
         None => port.start_unawaited(None, work),
@@ -182,7 +190,12 @@ fn send(port: &mut Port, call: Option<u32>, target: Target, payload: Payload, ke
     Ok(())
 }
 
-fn send_call(port: &mut Port, words: &mut Words<'_>, inbox: &[u8], last: &mut LastPayload) -> Result<(), Failure> {
+fn send_call(
+    port: &mut Port,
+    words: &mut Words<'_>,
+    inbox: &[u8],
+    last: &mut LastPayload,
+) -> Result<(), Failure> {
     let [call, offset, length, key_offset, key_length, count] = words.take().ok_or_else(broken)?;
     let target = match count {
         wire::ALL => Ok(Target::All),
@@ -202,7 +215,8 @@ fn send_call(port: &mut Port, words: &mut Words<'_>, inbox: &[u8], last: &mut La
 }
 
 fn open(port: &mut Port, words: &mut Words<'_>, inbox: &[u8]) -> Result<(), Failure> {
-    let [token, id_offset, id_length, cursor_offset, cursor_length, flags] = words.take().ok_or_else(broken)?;
+    let [token, id_offset, id_length, cursor_offset, cursor_length, flags] =
+        words.take().ok_or_else(broken)?;
     let mut opened = || {
         let id = SessionId::new(text(inbox, id_offset, id_length)?)?;
         let mut options = OpenOptions::default();
@@ -236,10 +250,13 @@ fn notify(port: &mut Port, call: u32, notification: &str) -> Result<(), Failure>
             return Ok(());
         }
         let notification = notification.to_owned();
-        port.start_noted(call, Box::pin(async move {
-            node.subscriptions().send(&notification).await?;
-            Ok(Reply::Json(String::from("null")))
-        }));
+        port.start_noted(
+            call,
+            Box::pin(async move {
+                node.subscriptions().send(&notification).await?;
+                Ok(Reply::Json(String::from("null")))
+            }),
+        );
         Ok(())
     })();
     if let Err(failure) = sent {
@@ -298,15 +315,37 @@ fn write_all(port: &mut Port, output: &mut Output<'_>) -> bool {
     if !write_changed(port, output) || !write_notes(port, output) {
         return false;
     }
+    let mut writer = Writer::default();
+    if !write_backlog(port, output, &mut writer) {
+        return false;
+    }
     loop {
-        if !write_backlog(port, output) {
+        let Port { mailbox, streams, backlog, .. } = &mut *port;
+        // Written as they come; once there is no room, what else was taken out waits for the next exchange.
+        let drained = mailbox.drain(DRAIN, &mut |token, item| {
+            if !backlog.is_empty() || !writer.write(streams, token, &item, output) {
+                backlog.push_back((token, item));
+            }
+        });
+        if !backlog.is_empty() {
             return false;
         }
-        let backlog = &mut port.backlog;
-        if port.mailbox.drain(DRAIN, &mut |token, item| backlog.push_back((token, item))) == 0 {
+        // What arrives from here on rings.
+        if drained < DRAIN {
             return true;
         }
     }
+}
+
+/// Writes what waits from an earlier exchange.
+fn write_backlog(port: &mut Port, output: &mut Output<'_>, writer: &mut Writer) -> bool {
+    while let Some((token, item)) = port.backlog.pop_front() {
+        if !writer.write(&port.streams, token, &item, output) {
+            port.backlog.push_front((token, item));
+            return false;
+        }
+    }
+    true
 }
 
 fn write_changed(port: &mut Port, output: &mut Output<'_>) -> bool {
@@ -383,75 +422,84 @@ pub(crate) fn ask_for_room(output: &mut Output<'_>, bytes: usize) {
 }
 
 /// Writes events as chunks, those of one stream that follow each other as one.
-fn write_backlog(port: &mut Port, output: &mut Output<'_>) -> bool {
-    let mut chunk: Option<u32> = None;
-    let mut frame = LastFrame::default();
-    let mut notification = LastText::default();
-    while let Some((token, item)) = port.backlog.pop_front() {
-        let room = match &item {
-            MailItem::Event(event) => write_event(port, token, event, output, &mut chunk, &mut frame),
-            MailItem::End(reason) => {
-                chunk = None;
-                write_end(output, record::END, token, reason.as_str())
-            }
+#[derive(Default)]
+struct Writer {
+    /// The stream whose chunk was written last.
+    chunk: Option<u32>,
+    frame: LastFrame,
+    notification: LastText,
+}
+
+impl Writer {
+    /// Writes an item; false when there is no room for it.
+    fn write(
+        &mut self,
+        streams: &ByNumber<Held>,
+        token: u32,
+        item: &MailItem,
+        output: &mut Output<'_>,
+    ) -> bool {
+        let room = match item {
+            MailItem::Event(event) => self.event(streams, token, event, output),
+            MailItem::End(reason) => self.end(output, record::END, token, reason.as_str()),
             MailItem::Notification(payload) => {
-                chunk = None;
-                notification.write(token, payload, output)
+                self.chunk = None;
+                self.notification.write(token, payload, output)
             }
             MailItem::SubscriptionEnd(reason) => {
-                chunk = None;
-                write_end(output, record::SUBSCRIPTION_END, token, reason.as_str())
+                self.end(output, record::SUBSCRIPTION_END, token, reason.as_str())
             }
         };
-        if let Err(bytes) = room {
-            ask_for_room(output, bytes);
-            port.backlog.push_front((token, item));
-            return false;
+        match room {
+            Ok(()) => true,
+            Err(bytes) => {
+                ask_for_room(output, bytes);
+                false
+            }
         }
     }
-    true
-}
 
-fn write_end(output: &mut Output<'_>, kind: u32, token: u32, reason: &str) -> Result<(), usize> {
-    if !output.fits(0) {
-        return Err(0);
+    fn end(&mut self, output: &mut Output<'_>, kind: u32, token: u32, reason: &str) -> Result<(), usize> {
+        if !output.fits(0) {
+            return Err(0);
+        }
+        self.chunk = None;
+        output.record(kind, token, [wire::reason(reason), 0, 0]);
+        Ok(())
     }
-    output.record(kind, token, [wire::reason(reason), 0, 0]);
-    Ok(())
-}
 
-/// Writes an event, or says how much room it needs.
-fn write_event(
-    port: &Port,
-    token: u32,
-    event: &Event,
-    output: &mut Output<'_>,
-    chunk: &mut Option<u32>,
-    frame: &mut LastFrame,
-) -> Result<(), usize> {
-    // A stream that was released since needs nothing any more.
-    let Some(held) = port.streams.get(&token) else { return Ok(()) };
-    let payload = event.payload();
-    let cursor = (held.frame_ids && frame.is_frame(payload)).then(|| event.cursor());
-    let bytes = payload.len() + cursor.as_ref().map_or(0, |cursor| ID_FIELD.len() + cursor.as_str().len() + 1);
-    if !output.fits(bytes) {
-        return Err(bytes);
-    }
-    let from = output.position();
-    if let Some(cursor) = cursor {
-        output.text(ID_FIELD);
-        output.text(cursor.as_str());
-        output.text("\n");
-    }
-    output.text(payload);
-    match chunk {
-        Some(last) if *last == token => output.extend_chunk(),
-        _ => {
+    /// Writes an event, or says how much room it needs.
+    fn event(
+        &mut self,
+        streams: &ByNumber<Held>,
+        token: u32,
+        event: &Event,
+        output: &mut Output<'_>,
+    ) -> Result<(), usize> {
+        // A stream that was released since needs nothing any more.
+        let Some(held) = streams.get(&token) else { return Ok(()) };
+        let payload = event.payload();
+        let cursor = (held.frame_ids && self.frame.is_frame(payload)).then(|| event.cursor());
+        let id = cursor.as_ref().map_or("", Cursor::as_str);
+        let bytes = payload.len() + if id.is_empty() { 0 } else { ID_FIELD.len() + id.len() + 1 };
+        if !output.fits(bytes) {
+            return Err(bytes);
+        }
+        let from = output.position();
+        if !id.is_empty() {
+            output.text(ID_FIELD);
+            output.text(id);
+            output.text("\n");
+        }
+        output.text(payload);
+        if self.chunk == Some(token) {
+            output.extend_chunk();
+        } else {
             output.record(record::CHUNK, token, [from, output.position(), 0]);
-            *chunk = Some(token);
+            self.chunk = Some(token);
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// As [`mcp_sessions::frame_prefix`] writes it.

@@ -136,13 +136,11 @@ fn take_into(port: &mut Port, token: u32, limit: u32, output: &mut Output<'_>) -
         let room = match next {
             Next::End(reason) => return (taken == 0).then(|| reason.into()),
             Next::Later => return (taken == 0).then(|| "pending".into()),
-            Next::Event(event) => write_event(output, &event).map_err(|bytes| {
+            Next::Event(event) => write_event(output, &event).inspect_err(|_| {
                 port.put_back_event(token, event);
-                bytes
             }),
-            Next::Notification(payload) => write_notification(output, token, &payload).map_err(|bytes| {
+            Next::Notification(payload) => write_notification(output, token, &payload).inspect_err(|_| {
                 port.put_back_notification(token, payload);
-                bytes
             }),
         };
         if let Err(bytes) = room {

@@ -6,7 +6,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use mcp_sessions::{BoxFuture, Cursor, Event, EventStream, MailItem, Mailbox, Payload, Receipt, Subscription};
+use mcp_sessions::{
+    BoxFuture, Cursor, Event, EventStream, MailItem, Mailbox, Payload, Receipt, Subscription,
+};
 use napi::bindgen_prelude::Buffer;
 
 use crate::failure::Failure;
@@ -66,9 +68,16 @@ pub(crate) enum Reply {
     Json(String),
     Receipt(Receipt),
     /// A stream whose events come by themselves.
-    Mailed { token: u32, flags: u32, stream: EventStream },
+    Mailed {
+        token: u32,
+        flags: u32,
+        stream: EventStream,
+    },
     /// A stream that is read by asking.
-    Pulled { token: u32, stream: EventStream },
+    Pulled {
+        token: u32,
+        stream: EventStream,
+    },
     Connected(Arc<Node>),
 }
 
@@ -186,7 +195,9 @@ impl Port {
         let opening = self.opening.remove(&call);
         let awaited = call & UNAWAITED == 0;
         match (result, opening) {
-            (Ok(Reply::Receipt(receipt)), _) if awaited => self.notes.push_back(Note::Receipt { call, receipt }),
+            (Ok(Reply::Receipt(receipt)), _) if awaited => {
+                self.notes.push_back(Note::Receipt { call, receipt })
+            }
             (Ok(reply), _) => {
                 let json = self.settle(reply);
                 if awaited {
@@ -249,7 +260,9 @@ impl Port {
             }
             return match pin!(served.subscription.next()).poll(context) {
                 Poll::Ready(Some(payload)) => Next::Notification(payload),
-                Poll::Ready(None) => Next::End(served.subscription.end().map_or("cancelled", |end| end.as_str())),
+                Poll::Ready(None) => {
+                    Next::End(served.subscription.end().map_or("cancelled", |end| end.as_str()))
+                }
                 Poll::Pending => Next::Later,
             };
         }

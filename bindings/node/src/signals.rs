@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
-use std::thread::{self, ThreadId};
 
 use mcp_sessions::SessionId;
 use napi::Status;
@@ -44,11 +43,13 @@ struct Pending {
 /// The bell of one port.
 pub(crate) struct Signals {
     handle: u32,
-    owner: ThreadId,
+    /// The number of the JavaScript thread that the port belongs to.
+    thread: u32,
     wake_up: WakeUp,
     /// A wake-up is on its way: another one would find nothing.
     told: AtomicBool,
-    /// `changed` is not empty: asked far more often than it is true.
+    /// `woken` and `changed` are not empty: asked far more often than they are true.
+    awake: AtomicBool,
     stale: AtomicBool,
     pending: Mutex<Pending>,
 }
@@ -57,9 +58,10 @@ impl Signals {
     pub(crate) fn new(handle: u32, wake_up: WakeUp) -> Arc<Self> {
         Arc::new(Signals {
             handle,
-            owner: thread::current().id(),
+            thread: desk::thread_number(),
             wake_up,
             told: AtomicBool::new(false),
+            awake: AtomicBool::new(false),
             stale: AtomicBool::new(false),
             pending: Mutex::default(),
         })
@@ -68,7 +70,7 @@ impl Signals {
     /// There is something to fetch. From inside a call of the port's own thread the caller is told on
     /// the way back; else JavaScript is woken, once.
     pub(crate) fn ring(&self) {
-        if thread::current().id() == self.owner && desk::note_ready(self.handle) {
+        if desk::note_ready(self.thread, self.handle) {
             return;
         }
         if !self.told.swap(true, Ordering::AcqRel) {
@@ -77,7 +79,10 @@ impl Signals {
     }
 
     pub(crate) fn wake(&self, what: Woken) {
-        self.lock().woken.push(what);
+        let mut pending = self.lock();
+        self.awake.store(true, Ordering::Release);
+        pending.woken.push(what);
+        drop(pending);
         self.ring();
     }
 
@@ -96,7 +101,12 @@ impl Signals {
     /// Takes what can go on; from here on new arrivals ring again.
     pub(crate) fn take_woken(&self) -> Vec<Woken> {
         self.told.store(false, Ordering::Release);
-        std::mem::take(&mut self.lock().woken)
+        if !self.awake.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let mut pending = self.lock();
+        self.awake.store(false, Ordering::Release);
+        std::mem::take(&mut pending.woken)
     }
 
     pub(crate) fn is_stale(&self) -> bool {

@@ -10,24 +10,40 @@
 /// assert!(!is_frame("id: 7\ndata: x\n\n"));
 /// ```
 pub fn is_frame(payload: &str) -> bool {
-    let Some(body) = payload.strip_suffix('\n') else { return false };
-    let body = body.strip_suffix('\r').unwrap_or(body);
+    let Some(body) = payload.as_bytes().strip_suffix(b"\n") else { return false };
+    let body = body.strip_suffix(b"\r").unwrap_or(body);
     // What is left must end its last line and hold fields only.
-    if !body.ends_with('\n') {
-        return false;
-    }
+    let Some(body) = body.strip_suffix(b"\n") else { return false };
     let mut has_field = false;
-    for line in body[..body.len() - 1].split('\n') {
-        let line = line.strip_suffix('\r').unwrap_or(line);
-        let name = line.split(':').next().unwrap_or_default();
-        match name {
-            "data" | "event" | "retry" => has_field = true,
-            "id" => return false,
-            "" if line.is_empty() => return false,
-            _ => {}
+    let mut start = 0;
+    // Payloads are mostly one long line: finding its end is most of the work.
+    for end in memchr::memchr_iter(b'\n', body).chain([body.len()]) {
+        match field(&body[start..end]) {
+            Field::Id | Field::Blank => return false,
+            Field::Known => has_field = true,
+            Field::Other => {}
         }
+        start = end + 1;
     }
     has_field
+}
+
+enum Field {
+    Blank,
+    Id,
+    Known,
+    Other,
+}
+
+fn field(line: &[u8]) -> Field {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    // No field's name is longer than `event` and `retry`.
+    match line.iter().take(6).position(|byte| *byte == b':').map_or(line, |colon| &line[..colon]) {
+        b"" if line.is_empty() => Field::Blank,
+        b"id" => Field::Id,
+        b"data" | b"event" | b"retry" => Field::Known,
+        _ => Field::Other,
+    }
 }
 
 /// The line that gives a frame its cursor; it stands before the frame.

@@ -7,16 +7,23 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use serde::Serialize;
 
-use crate::backend::memory::{MemoryBackend, MemoryHub};
+#[cfg(feature = "cloudflare")]
+use crate::backend::cloudflare::CloudflareBackend;
+use crate::backend::memory::{MemoryBackend, MemoryHub, OutageSwitch};
+#[cfg(feature = "postgres")]
+use crate::backend::postgres::PostgresBackend;
 #[cfg(feature = "redis")]
 use crate::backend::redis::RedisBackend;
 use crate::backend::url::{BackendUrl, parse};
+use crate::backend::waiting::Waiting;
 use crate::backend::{Capability, DynBackend};
 use crate::error::{Error, ErrorKind, Result};
+use crate::events::EventLog;
 use crate::info::InfoManager;
 use crate::options::Options;
+use crate::registry::SessionRegistry;
 use crate::runtime::{Runtime, SharedManualClock, Upkeep};
-use crate::session::NodeId;
+use crate::session::{NodeId, SessionId};
 use crate::stats::Stats;
 use crate::streams::hub::Hub;
 use crate::streams::{EndReason, StreamManager};
@@ -44,7 +51,9 @@ struct Inner {
     streams: StreamManager,
     info: InfoManager,
     subscriptions: SubscriptionManager,
+    registry: SessionRegistry,
     manual_clock: Option<SharedManualClock>,
+    outage: Option<Arc<OutageSwitch>>,
 }
 
 /// How an engine is.
@@ -74,7 +83,25 @@ impl Engine {
     /// tests move time with [`advance_clock`](Engine::advance_clock).
     ///
     /// With the feature `redis`, `redis://user:password@host:6379/0?prefix=app:` (`rediss://` with TLS,
-    /// `redis+unix:///path` for a socket) is Redis 6.2 or later, or Valkey.
+    /// `redis+unix:///path` for a socket) is Redis 6.2 or later, or Valkey. Its other parameters are
+    /// `ca`, `cert` and `key` (paths of PEM files), and `connectTimeoutMs` for the first connection.
+    ///
+    /// `interop=tmcp` is for a fleet in which processes with `@tmcp/session-manager-redis` are left: each
+    /// reaches the other's sessions. An event for a stream that tmcp's manager holds is handed over and
+    /// not kept, so there the receipt's `accepted` says only that its process was listening.
+    ///
+    /// With the feature `postgres`, `postgresql://user:password@host:5432/database` (`postgres://` too) is
+    /// PostgreSQL 14 or later, with libpq's parameters. Those of this library: `schema`, `table` and
+    /// `client_info_table`, `client_capabilities_table`, `log_level_table`, `subscriptions_table` name
+    /// where the data is; `create=false` makes nothing; `durability=relaxed` lets a crash of the server
+    /// lose the last events accepted, and tells who missed them (`gap`); `listen_url` is where LISTEN
+    /// works if the URL names a pooler; `listen=off` does without, looking every `poll` milliseconds.
+    /// Notifications of subscriptions wait for no disk: a crash may lose those a node has not heard yet.
+    ///
+    /// Both take `operationTimeoutMs` and `outageWaitMs`, which go before the options of these names.
+    ///
+    /// With the feature `cloudflare`, `cloudflare://host/path?token=secret&prefix=app:` is the gateway of a
+    /// Worker, over TLS; `tls=off` is for a Worker on this machine.
     ///
     /// Fails with `config` for a URL or option that makes no sense, `unauthorized`, `unavailable` or
     /// `timeout`.
@@ -89,9 +116,24 @@ impl Engine {
             BackendUrl::Memory { .. } => Self::memory_on(runtime, url, options),
             #[cfg(feature = "redis")]
             BackendUrl::Redis(address) => {
-                let options = options.checked()?;
+                let options = address.limits.apply(options)?;
                 let shared = Arc::new(options.clone());
                 let backend = RedisBackend::connect(*address, runtime.clone(), shared).await?;
+                let backend = Arc::new(backend);
+                backend.start();
+                Self::with_backend(url, backend, runtime, options).await
+            }
+            #[cfg(feature = "postgres")]
+            BackendUrl::Postgres(address) => {
+                let options = address.limits.apply(options)?;
+                let shared = Arc::new(options.clone());
+                let backend = PostgresBackend::connect(*address, runtime.clone(), shared).await?;
+                Self::with_backend(url, Arc::new(backend), runtime, options).await
+            }
+            #[cfg(feature = "cloudflare")]
+            BackendUrl::Cloudflare(address) => {
+                let options = options.checked()?;
+                let backend = CloudflareBackend::new(*address, runtime.clone(), Arc::new(options.clone()));
                 Self::with_backend(url, Arc::new(backend), runtime, options).await
             }
         }
@@ -114,8 +156,8 @@ impl Engine {
     fn memory_on(mut runtime: Runtime, url: &str, options: Options) -> Result<Self> {
         let (hub, manual_clock) = match parse(url)? {
             BackendUrl::Memory { hub, manual_clock } => (hub, manual_clock),
-            #[cfg(feature = "redis")]
-            BackendUrl::Redis(_) => {
+            #[cfg(any(feature = "redis", feature = "postgres", feature = "cloudflare"))]
+            _ => {
                 return Err(Error::new(ErrorKind::Config, "connect", "this URL needs to be connected to"));
             }
         };
@@ -126,7 +168,8 @@ impl Engine {
             runtime = runtime.with_clock(Arc::new(clock.clone()));
         }
         let backend = Arc::new(MemoryBackend::new(hub, options.clone()));
-        let engine = Self::assemble(url, backend, runtime, options, manual_clock);
+        let outage = Some(backend.outage().clone());
+        let engine = Self::assemble(url, backend, runtime, options, manual_clock, outage);
         engine.inner.hub.join().now_or_never().unwrap_or_else(|| {
             Err(Error::new(ErrorKind::Unavailable, "connect", "the embedded hub is busy"))
         })?;
@@ -144,7 +187,12 @@ impl Engine {
         options: Options,
     ) -> Result<Self> {
         let options = Arc::new(options.checked()?);
-        let engine = Self::assemble(url, backend, runtime, options, None);
+        let waits = options.outage_wait_ms > 0 && !backend.capability().immediate;
+        let backend = match waits {
+            true => Arc::new(Waiting::new(backend, runtime.clone(), options.outage_wait_ms)),
+            false => backend,
+        };
+        let engine = Self::assemble(url, backend, runtime, options, None, None);
         engine.inner.hub.join().await?;
         engine.start_upkeep();
         Ok(engine)
@@ -156,6 +204,7 @@ impl Engine {
         runtime: Runtime,
         options: Arc<Options>,
         manual_clock: Option<SharedManualClock>,
+        outage: Option<Arc<OutageSwitch>>,
     ) -> Self {
         let hub = Hub::new(backend, runtime, options);
         let streams = StreamManager::new(hub.clone());
@@ -164,10 +213,12 @@ impl Engine {
             inner: Arc::new(Inner {
                 url: url.to_owned(),
                 info: InfoManager::new(hub.clone()),
+                registry: SessionRegistry::new(hub.clone()),
                 streams,
                 subscriptions,
                 hub,
                 manual_clock,
+                outage,
             }),
         }
     }
@@ -179,14 +230,23 @@ impl Engine {
             return clock.follow(hub);
         }
         let runtime = self.inner.hub.runtime.clone();
-        let period = self.inner.hub.period();
+        let mut period = self.inner.hub.period();
         self.inner.hub.runtime.spawn(Box::pin(async move {
             loop {
                 runtime.sleep(period).await;
                 let Some(hub) = hub.upgrade().filter(|hub| !hub.is_closed() && !hub.is_cut()) else { return };
+                let started_ms = runtime.now_ms();
                 hub.upkeep().await;
+                // What it took does not put off the next renewal.
+                let took = Duration::from_millis(runtime.now_ms() - started_ms);
+                period = hub.period().saturating_sub(took);
             }
         }));
+    }
+
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.inner.hub
     }
 
     /// This node's name, new with each engine.
@@ -217,6 +277,16 @@ impl Engine {
     /// Subscriptions of the modern era.
     pub fn subscriptions(&self) -> &SubscriptionManager {
         &self.inner.subscriptions
+    }
+
+    /// The registry: a session's life.
+    pub fn registry(&self) -> &SessionRegistry {
+        &self.inner.registry
+    }
+
+    /// The events of one session's streams, for an SDK's event store.
+    pub fn events(&self, scope: &SessionId) -> EventLog {
+        EventLog::new(self.inner.hub.clone(), self.inner.streams.clone(), scope)
     }
 
     /// How this engine is; asks the backend.
@@ -270,6 +340,8 @@ impl Engine {
             hub.end_stream(&stream, EndReason::Shutdown);
         }
         self.inner.subscriptions.close_all(None, SubscriptionEnd::Shutdown);
+        hub.registry.end();
+        hub.report_gauges();
         let leave = async {
             hub.flush_releases().await;
             hub.backend.leave(&hub.node).await
@@ -284,6 +356,23 @@ impl Engine {
     /// when the lease ends. For tests of what happens then.
     pub fn abandon(&self) {
         self.inner.hub.cut();
+    }
+
+    /// Takes the embedded hub away from this node, or gives it back, as an outage of a server would:
+    /// calls fail with `unavailable`, no signal comes, the lease runs out. For tests of what happens
+    /// then. Fails with `config` on other backends, which have real outages.
+    pub fn set_outage(&self, on: bool) -> Result<()> {
+        match &self.inner.outage {
+            Some(outage) => {
+                outage.set(on);
+                Ok(())
+            }
+            None => Err(Error::new(
+                ErrorKind::Config,
+                "set_outage",
+                "only the hub of memory://name can be taken away; stop the server of another backend",
+            )),
+        }
     }
 
     /// Moves the time of a `memory://name?clock=manual` hub, and runs the upkeep of all its engines

@@ -31,6 +31,20 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// All there are.
+    pub const ALL: &'static [ErrorKind] = &[
+        ErrorKind::InvalidInput,
+        ErrorKind::NotFound,
+        ErrorKind::Conflict,
+        ErrorKind::TooLarge,
+        ErrorKind::Unauthorized,
+        ErrorKind::Unavailable,
+        ErrorKind::Timeout,
+        ErrorKind::Closed,
+        ErrorKind::Corrupt,
+        ErrorKind::Config,
+    ];
+
     /// The stable code of this kind, as every language shows it.
     pub const fn code(self) -> &'static str {
         match self {
@@ -167,5 +181,21 @@ impl fmt::Display for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_deref().map(|s| s as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_in_the_docs_is_complete() {
+        let rows = include_str!("lib.rs").lines().filter_map(|line| line.strip_prefix("//! | `"));
+        let told: Vec<_> = rows.filter(|row| row.ends_with("| yes |") || row.ends_with("| no |")).collect();
+        assert_eq!(told.len(), ErrorKind::ALL.len());
+        for (row, kind) in told.iter().zip(ErrorKind::ALL) {
+            assert!(row.starts_with(&format!("{kind}`")), "{row} is not {kind}");
+            assert_eq!(row.ends_with("| yes |"), kind.retryable(), "{row}");
+        }
     }
 }

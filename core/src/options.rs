@@ -1,10 +1,12 @@
 //! What can be set on an engine, and the defaults.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::{Recorder, SharedRecorder};
 
 /// How much of a log is kept for replay; whichever bound is met first trims it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -71,6 +73,61 @@ impl Default for Lease {
     }
 }
 
+/// The registry: when a session is stale, and how owners' tokens are hashed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct RegistryOptions {
+    /// Milliseconds without access and without an active request after which a session is stale.
+    pub stale_ms: u64,
+    /// Milliseconds between the sweeps that close stale sessions.
+    pub sweep_ms: u64,
+    /// Milliseconds a closed session's id can't be used again.
+    pub tombstone_ms: u64,
+    /// The largest metadata of a session, in bytes of JSON.
+    pub max_metadata_bytes: usize,
+    /// What owners' tokens are hashed with, the same on all nodes; without it, the backend keeps a
+    /// random one for all of them.
+    pub owner_key: Option<OwnerKey>,
+}
+
+impl Default for RegistryOptions {
+    fn default() -> Self {
+        RegistryOptions {
+            stale_ms: 1_800_000,
+            sweep_ms: 60_000,
+            tombstone_ms: 300_000,
+            max_metadata_bytes: 16 << 10,
+            owner_key: None,
+        }
+    }
+}
+
+/// A secret that owners' tokens are hashed with; it never shows.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct OwnerKey(String);
+
+impl OwnerKey {
+    /// The shortest key, in bytes.
+    pub const MIN_BYTES: usize = 16;
+
+    /// A key; at least 16 bytes that nobody can guess.
+    pub fn new(key: impl Into<String>) -> Self {
+        OwnerKey(key.into())
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for OwnerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OwnerKey(…)")
+    }
+}
+
 /// The options of an engine; in JSON (camelCase) they are the same in every language.
 ///
 /// ```
@@ -92,6 +149,8 @@ pub struct Options {
     pub queue: QueueLimits,
     /// The lease of this node.
     pub lease: Lease,
+    /// The session registry.
+    pub registry: RegistryOptions,
     /// Milliseconds a session's info is kept without being touched (sliding).
     pub session_ttl_ms: u64,
     /// The largest payload of one event, in bytes.
@@ -104,10 +163,17 @@ pub struct Options {
     pub max_subscriptions: usize,
     /// Milliseconds an operation may take before it fails with `timeout`.
     pub operation_timeout_ms: u64,
+    /// Milliseconds an operation waits, in an outage, for the backend to come back before it fails with
+    /// `unavailable`; 0 fails at once. What may have happened already is not tried again: it fails as
+    /// without this, and the caller may retry with the same idempotency key.
+    pub outage_wait_ms: u64,
     /// The most bytes of payload that wait for the backend before `send` waits, too (G10).
     pub max_pending_bytes: usize,
     /// Whether bindings put an `id:` line with the cursor in front of SSE frames.
     pub frame_ids: bool,
+    /// Who hears of what is counted and measured; not in JSON.
+    #[serde(skip)]
+    pub recorder: Option<SharedRecorder>,
 }
 
 impl Default for Options {
@@ -117,14 +183,17 @@ impl Default for Options {
             broadcast_retention: Retention::for_broadcasts(),
             queue: QueueLimits::default(),
             lease: Lease::default(),
+            registry: RegistryOptions::default(),
             session_ttl_ms: 24 * 3_600_000,
             max_payload_bytes: 4 << 20,
             max_uri_bytes: 8 << 10,
             max_info_bytes: 64 << 10,
             max_subscriptions: 10_000,
             operation_timeout_ms: 10_000,
+            outage_wait_ms: 0,
             max_pending_bytes: 64 << 20,
             frame_ids: true,
+            recorder: None,
         }
     }
 }
@@ -155,6 +224,12 @@ impl Options {
         options.checked()
     }
 
+    /// These options, with a [`Recorder`] that hears of what the engine counts and measures.
+    pub fn with_recorder(mut self, recorder: impl Recorder) -> Self {
+        self.recorder = Some(SharedRecorder::new(recorder));
+        self
+    }
+
     /// The options, or a `config` error that names the one that makes no sense.
     pub fn checked(self) -> Result<Self> {
         let rules = [
@@ -166,8 +241,22 @@ impl Options {
             (self.queue.events > 0 && self.queue.bytes > 0, "queue.events and queue.bytes are at least 1"),
             (self.retention.age_ms > 0, "retention.ageMs is at least 1"),
             (self.broadcast_retention.age_ms > 0, "broadcastRetention.ageMs is at least 1"),
+            (self.registry.stale_ms > 0, "registry.staleMs is at least 1"),
+            (self.registry.sweep_ms > 0, "registry.sweepMs is at least 1"),
+            (self.registry.tombstone_ms > 0, "registry.tombstoneMs is at least 1"),
+            (
+                self.registry
+                    .owner_key
+                    .as_ref()
+                    .is_none_or(|key| key.as_bytes().len() >= OwnerKey::MIN_BYTES),
+                "registry.ownerKey has at least 16 bytes, or tokens could be found by trying keys",
+            ),
             (self.session_ttl_ms > 0, "sessionTtlMs is at least 1"),
             (self.operation_timeout_ms > 0, "operationTimeoutMs is at least 1"),
+            (
+                self.outage_wait_ms < self.operation_timeout_ms,
+                "outageWaitMs is shorter than operationTimeoutMs, which bounds the whole operation",
+            ),
             (self.max_payload_bytes > 0, "maxPayloadBytes is at least 1"),
             (self.max_pending_bytes > 0, "maxPendingBytes is at least 1"),
         ];
@@ -195,12 +284,21 @@ mod tests {
     }
 
     #[test]
+    fn the_owner_key_never_shows() {
+        let options = Options::from_json(r#"{"registry": {"ownerKey": "correct horse battery"}}"#).unwrap();
+        assert!(!format!("{options:?}").contains("horse"));
+    }
+
+    #[test]
     fn what_makes_no_sense_is_named() {
         for (json, name) in [
             (r#"{"retentoin": {}}"#, "retentoin"),
             (r#"{"lease": {"ttlMs": 10, "renewMs": 10}}"#, "lease.ttlMs"),
             (r#"{"queue": {"events": 0}}"#, "queue.events"),
             (r#"{"operationTimeoutMs": 0}"#, "operationTimeoutMs"),
+            (r#"{"outageWaitMs": 10000}"#, "outageWaitMs"),
+            (r#"{"registry": {"staleMs": 0}}"#, "registry.staleMs"),
+            (r#"{"registry": {"ownerKey": "short"}}"#, "registry.ownerKey"),
         ] {
             let error = Options::from_json(json).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config);

@@ -2,7 +2,7 @@
 //! drive time and the same managers compile to wasm32.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Poll;
@@ -35,6 +35,11 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 pub trait Clock: Send + Sync + 'static {
     /// Milliseconds since some fixed moment; never goes back.
     fn now_ms(&self) -> u64;
+
+    /// The same in microseconds, as far as this clock can tell them apart; for measuring.
+    fn now_us(&self) -> u64 {
+        self.now_ms() * 1_000
+    }
 
     /// Resolves when `duration` has passed on this clock.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
@@ -74,6 +79,10 @@ impl Runtime {
         self.clock.now_ms()
     }
 
+    pub(crate) fn now_us(&self) -> u64 {
+        self.clock.now_us()
+    }
+
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
     }
@@ -90,6 +99,18 @@ impl Runtime {
         self.clock.sleep(duration)
     }
 
+    /// What `work` comes to, or `None` when it takes longer than `limit`.
+    pub(crate) async fn within<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = T> + MaybeSend,
+    ) -> Option<T> {
+        match select(pin!(work), self.sleep(limit)).await {
+            Either::Left((done, _)) => Some(done),
+            Either::Right(_) => None,
+        }
+    }
+
     /// `work`, or `timeout` when it takes longer than `limit`.
     pub(crate) async fn deadline<T>(
         &self,
@@ -97,15 +118,14 @@ impl Runtime {
         limit: Duration,
         work: BoxFuture<'_, Result<T>>,
     ) -> Result<T> {
-        match select(work, self.sleep(limit)).await {
-            Either::Left((result, _)) => result,
-            Either::Right(_) => Err(Error::new(
+        self.within(limit, work).await.unwrap_or_else(|| {
+            Err(Error::new(
                 ErrorKind::Timeout,
                 operation,
                 format!("no answer from the backend within {} ms", limit.as_millis()),
             )
-            .with_unknown_outcome()),
-        }
+            .with_unknown_outcome())
+        })
     }
 }
 
@@ -214,8 +234,12 @@ mod native {
 
     impl Clock for MonotonicClock {
         fn now_ms(&self) -> u64 {
+            self.now_us() / 1_000
+        }
+
+        fn now_us(&self) -> u64 {
             static START: OnceLock<Instant> = OnceLock::new();
-            START.get_or_init(Instant::now).elapsed().as_millis() as u64
+            START.get_or_init(Instant::now).elapsed().as_micros() as u64
         }
 
         fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {

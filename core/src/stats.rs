@@ -4,11 +4,30 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
+use crate::metrics::{Counter, SharedRecorder};
+
+/// A count, and who else wants to know of it.
+pub(crate) struct Counted {
+    count: AtomicU64,
+    counter: Counter,
+    recorder: Option<SharedRecorder>,
+}
+
+impl Counted {
+    pub(crate) fn add(&self, n: u64) {
+        if n > 0 {
+            self.count.fetch_add(n, Ordering::Relaxed);
+            if let Some(recorder) = &self.recorder {
+                recorder.count(self.counter, n);
+            }
+        }
+    }
+}
+
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        #[derive(Default)]
+    ($($(#[$doc:meta])* $name:ident = $counter:ident,)*) => {
         pub(crate) struct Counters {
-            $(pub(crate) $name: AtomicU64,)*
+            $(pub(crate) $name: Counted,)*
         }
 
         /// What an engine counted since it was made, and what it holds now.
@@ -24,11 +43,16 @@ macro_rules! counters {
         }
 
         impl Counters {
+            pub(crate) fn new(recorder: Option<&SharedRecorder>) -> Self {
+                let counted = |counter| Counted { count: AtomicU64::new(0), counter, recorder: recorder.cloned() };
+                Counters { $($name: counted(Counter::$counter),)* }
+            }
+
             pub(crate) fn read(&self) -> Stats {
                 Stats {
                     streams: 0,
                     subscriptions: 0,
-                    $($name: self.$name.load(Ordering::Relaxed),)*
+                    $($name: self.$name.count.load(Ordering::Relaxed),)*
                 }
             }
         }
@@ -37,31 +61,23 @@ macro_rules! counters {
 
 counters! {
     /// Events accepted, counted in sessions; a broadcast counts once.
-    accepted,
+    accepted = Accepted,
     /// Events dropped because their session is unknown (G4).
-    dropped,
+    dropped = Dropped,
     /// Events that an idempotency key showed to be accepted before (G5).
-    duplicates,
+    duplicates = Duplicates,
     /// Streams opened.
-    opened,
+    opened = Opened,
     /// Streams opened with a gap (G3).
-    gaps,
+    gaps = Gaps,
     /// Streams ended because a newer one took over (G6).
-    replaced,
+    replaced = Replaced,
     /// Streams ended because their reader was too slow (G10).
-    overflows,
+    overflows = Overflows,
     /// Streams ended because this node's lease ran out.
-    fenced,
+    fenced = Fenced,
     /// Times a missed signal was read from a log.
-    repairs,
+    repairs = Repairs,
     /// Subscriptions ended because their reader was too slow.
-    subscription_overflows,
-}
-
-impl Counters {
-    pub(crate) fn add(counter: &AtomicU64, n: u64) {
-        if n > 0 {
-            counter.fetch_add(n, Ordering::Relaxed);
-        }
-    }
+    subscription_overflows = SubscriptionOverflows,
 }

@@ -1,5 +1,6 @@
 //! Runs the scenarios of `tests/conformance` against the backend of `MCP_SESSIONS_TEST_URL`. For
-//! `redis://` without a host it starts a server of its own.
+//! `redis://`, `redis+cluster://`, `postgresql://` or `cloudflare://` without a host it starts servers of
+//! its own.
 //!
 //! Each scenario is a test of its own, named `file::scenario`; what they are is told in
 //! `tests/conformance/README.md`.
@@ -8,14 +9,26 @@
 mod backend;
 #[path = "conformance/check.rs"]
 mod check;
+#[path = "conformance/events.rs"]
+mod events;
 #[path = "conformance/held.rs"]
 mod held;
+#[path = "support/postgres_server.rs"]
+mod postgres_server;
+#[path = "../../tests/chaos/src/proxy.rs"]
+#[allow(dead_code)]
+mod proxy;
 #[path = "support/redis_server.rs"]
 mod redis_server;
+#[path = "conformance/registry.rs"]
+mod registry;
 #[path = "conformance/scenario.rs"]
 mod scenario;
 #[path = "conformance/self_test.rs"]
 mod self_test;
+#[cfg(feature = "cloudflare")]
+#[path = "support/workerd.rs"]
+mod workerd;
 #[path = "conformance/world.rs"]
 mod world;
 
@@ -28,14 +41,13 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use backend::Backend;
-use redis_server::RedisServer;
+use backend::{Backend, Server};
 use scenario::Scenario;
 
 const SCENARIOS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/conformance");
 const SCHEMA: &str = "scenario.schema.json";
-/// Proved by at least one scenario each; G9 needs a backend that can go away.
-const GUARANTEES: [&str; 11] = ["G1", "G2", "G3", "G4", "G5", "G6", "G7", "G8", "G10", "G11", "G12"];
+/// Proved by at least one scenario each.
+const GUARANTEES: [&str; 12] = ["G1", "G2", "G3", "G4", "G5", "G6", "G7", "G8", "G9", "G10", "G11", "G12"];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -55,7 +67,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn trials(server: Option<&RedisServer>) -> Result<Vec<Trial>, String> {
+fn trials(server: Option<&Server>) -> Result<Vec<Trial>, String> {
     let runtime = Arc::new(Runtime::new().map_err(|error| error.to_string())?);
     let backend = runtime.block_on(Backend::from_env(server))?;
     let mut trials = Vec::new();
@@ -86,9 +98,11 @@ fn trials(server: Option<&RedisServer>) -> Result<Vec<Trial>, String> {
 
 /// The scenario files, in order of their names.
 fn files() -> Result<Vec<(String, Vec<Value>)>, String> {
-    let entries = std::fs::read_dir(SCENARIOS).map_err(|error| format!("{SCENARIOS}: {error}"))?;
-    let mut paths: Vec<_> =
-        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_scenarios(path)).collect();
+    let mut paths = Vec::new();
+    for folder in [SCENARIOS.to_owned(), format!("{SCENARIOS}/sessions")] {
+        let entries = std::fs::read_dir(&folder).map_err(|error| format!("{folder}: {error}"))?;
+        paths.extend(entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_scenarios(path)));
+    }
     paths.sort();
     paths
         .into_iter()
@@ -123,6 +137,7 @@ fn trial(
             .ok_or_else(|| format!("{name}: {capability} is no capability"))?;
     }
     let place = backend.place(&format!("{}-{}", name.split("::").next().unwrap_or_default(), scenario.name));
+    able &= scenario.cut_off().is_empty() || place.can_be_cut_off();
     let runtime = runtime.clone();
     let run = move || runtime.block_on(world::run(scenario, place)).map_err(Failed::from);
     Ok(Trial::test(name, run).with_ignored_flag(!able))

@@ -1,6 +1,7 @@
 //! Calls that are not worth a packed layout: a request as JSON, an answer as JSON.
 
 use std::future::ready;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_sessions::{
@@ -13,6 +14,7 @@ use serde_json::value::RawValue;
 use crate::exchange::set_field;
 use crate::failure::Failure;
 use crate::port::{Port, Reply, Served, Work};
+use crate::sessions::{self, EventsCall, RegistryCall};
 use crate::shared::Node;
 use crate::wire::field;
 
@@ -26,6 +28,7 @@ enum Request {
     Stats {},
     Shutdown { ms: u64 },
     Abandon {},
+    SetOutage { on: bool },
     AdvanceClock { ms: u64 },
     Open { id: String, token: u32, after: Option<String>, reject: bool },
     Has { id: String },
@@ -44,6 +47,10 @@ enum Request {
     EndSubscription { id: Box<RawValue>, origin: String, reason: String },
     EndSubscriptions { origin: Option<String>, reason: String },
     CheckCursor { id: String, cursor: String },
+    Registry(RegistryCall),
+    Events(EventsCall),
+    Release { token: u32 },
+    Leave { ms: u64 },
 }
 
 #[derive(Deserialize)]
@@ -96,10 +103,27 @@ fn work(port: &mut Port, request: &str) -> Result<Work, Failure> {
             Ok(Reply::Connected(node))
         }));
     }
+    if let Request::Leave { ms } = request {
+        // Ports of other threads may go on with it.
+        let last = port.node.take().and_then(Arc::into_inner);
+        return Ok(Box::pin(async move {
+            if let Some(node) = last {
+                node.shutdown(Duration::from_millis(ms)).await?;
+            }
+            json(&())
+        }));
+    }
+    let request = match request {
+        Request::Registry(call) => return sessions::registry(port, call),
+        Request::Events(call) => return sessions::events(port, call),
+        other => other,
+    };
     let node = port.node("call")?.clone();
     let session = |id: &str| SessionId::new(id).map_err(Failure::from);
     Ok(match request {
-        Request::Connect { .. } => return Err(Failure::invalid("connect", "a port connects once")),
+        Request::Connect { .. } | Request::Leave { .. } | Request::Registry(_) | Request::Events(_) => {
+            return Err(Failure::invalid("call", "a port connects once, and leaves once"));
+        }
         Request::Describe {} => answer(&Described::of(&node)),
         Request::Stats {} => answer(&node.stats()),
         Request::Health {} => Box::pin(async move { json(&node.health().await) }),
@@ -108,6 +132,10 @@ fn work(port: &mut Port, request: &str) -> Result<Work, Failure> {
         }
         Request::Abandon {} => {
             node.abandon();
+            answer(&())
+        }
+        Request::SetOutage { on } => {
+            node.set_outage(on)?;
             answer(&())
         }
         Request::AdvanceClock { ms } => {
@@ -188,6 +216,15 @@ fn work(port: &mut Port, request: &str) -> Result<Work, Failure> {
         Request::EndSubscriptions { origin, reason } => {
             answer(&node.subscriptions().close_all(origin.as_deref(), end(&reason)))
         }
+        Request::Release { token } => {
+            let stream = port.release(token);
+            Box::pin(async move {
+                if let Some(stream) = stream {
+                    stream.close().await;
+                }
+                json(&())
+            })
+        }
         Request::CheckCursor { id, cursor } => {
             mcp_sessions::Cursor::check(&cursor, &session(&id)?)?;
             answer(&())
@@ -247,6 +284,7 @@ struct Described {
     max_uri_bytes: usize,
     max_info_bytes: usize,
     session_ttl_ms: u64,
+    registry_stale_ms: u64,
     frame_ids: bool,
 }
 
@@ -263,6 +301,7 @@ impl Described {
             max_uri_bytes: options.max_uri_bytes,
             max_info_bytes: options.max_info_bytes,
             session_ttl_ms: options.session_ttl_ms,
+            registry_stale_ms: options.registry.stale_ms,
             frame_ids: options.frame_ids,
         }
     }
@@ -271,7 +310,7 @@ impl Described {
 /// A session's info; what is JSON already stays as it is.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Record<'a> {
+pub(crate) struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     client_info: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -284,11 +323,13 @@ struct Record<'a> {
     initialize_params: Option<&'a RawValue>,
 }
 
-fn record(info: &SessionInfo) -> Result<Record<'_>, Failure> {
-    fn raw(json: Option<&mcp_sessions::Json>) -> Result<Option<&RawValue>, Failure> {
-        let parsed = json.map(|json| serde_json::from_str(json.as_str())).transpose();
-        parsed.map_err(|cause| Failure::invalid("info.get", format!("the stored info is not JSON: {cause}")))
-    }
+/// Stored JSON as it is.
+pub(crate) fn raw(json: Option<&mcp_sessions::Json>) -> Result<Option<&RawValue>, Failure> {
+    let parsed = json.map(|json| serde_json::from_str(json.as_str())).transpose();
+    parsed.map_err(|cause| Failure::invalid("info.get", format!("what is stored is not JSON: {cause}")))
+}
+
+pub(crate) fn record(info: &SessionInfo) -> Result<Record<'_>, Failure> {
     Ok(Record {
         client_info: raw(info.client_info.as_ref())?,
         client_capabilities: raw(info.client_capabilities.as_ref())?,
@@ -298,12 +339,12 @@ fn record(info: &SessionInfo) -> Result<Record<'_>, Failure> {
     })
 }
 
-fn json(value: &impl Serialize) -> Result<Reply, Failure> {
+pub(crate) fn json(value: &impl Serialize) -> Result<Reply, Failure> {
     serde_json::to_string(value)
         .map(Reply::Json)
         .map_err(|cause| Failure::invalid("call", format!("the answer is no JSON: {cause}")))
 }
 
-fn answer(value: &impl Serialize) -> Work {
+pub(crate) fn answer(value: &impl Serialize) -> Work {
     Box::pin(ready(json(value)))
 }

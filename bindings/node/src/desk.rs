@@ -98,6 +98,11 @@ pub(crate) fn note_fetched(handle: u32) {
     READY.with_borrow_mut(|ready| ready.retain(|known| *known != handle));
 }
 
+/// It got something while it was being looked at.
+pub(crate) fn is_ready(handle: u32) -> bool {
+    READY.with_borrow(|ready| ready.contains(&handle))
+}
+
 pub(crate) fn any_ready_but(handle: u32) -> bool {
     READY.with_borrow(|ready| ready.iter().any(|known| *known != handle))
 }
@@ -105,6 +110,16 @@ pub(crate) fn any_ready_but(handle: u32) -> bool {
 /// A port that got something during an earlier call.
 pub(crate) fn next_ready() -> Option<u32> {
     READY.with_borrow_mut(Vec::pop)
+}
+
+/// Has the ports that got something woken: their thread goes on without looking.
+pub(crate) fn ring_ready() {
+    while let Some(handle) = next_ready() {
+        let port = PORTS.with_borrow(|ports| ports.get(&handle).cloned());
+        if let Some(port) = port {
+            port.borrow().signals.ring_later();
+        }
+    }
 }
 
 fn calling<T>(work: impl FnOnce() -> T) -> T {

@@ -1,12 +1,12 @@
 //! One crossing for a batch in both directions: operations in, deliveries out.
 
 use mcp_sessions::{
-    Conflict, Cursor, Event, InfoPatch, Json, MailItem, OpenOptions, Payload, SendOptions, SessionId, Target,
-    is_frame,
+    Conflict, Cursor, Event, InfoPatch, Json, MailItem, OpenOptions, Outgoing, Payload, SendOptions,
+    SessionId, Target, is_frame,
 };
 
 use crate::failure::Failure;
-use crate::port::{ByNumber, Held, Note, Port, Reply, Work};
+use crate::port::{ByNumber, Early, Held, Note, Port, Reply, Work};
 use crate::signals::Changed;
 use crate::wire::{self, Output, Words, flag, op, record};
 
@@ -48,13 +48,16 @@ pub(crate) fn run(port: &mut Port, from: u32, to: u32) -> (u32, bool) {
     let mut words = Words::new(&boxes.ops, from, to);
     let mut last = LastPayload::default();
     let mut pressed = false;
+    // Elsewhere nothing is delivered while operations run.
+    let immediate = port.node.as_ref().is_none_or(|node| node.capability().immediate);
     while !pressed {
         let Some(code) = words.next() else { break };
         if let Err(failure) = operate(port, code, &mut words, &boxes.inbox, &mut last) {
             port.notes.push_back(Note::Lost { failure });
         }
-        pressed = port.mailbox.is_pressed();
+        pressed = immediate && port.mailbox.is_pressed();
     }
+    port.end_group();
     let done = words.position();
     port.boxes = Some(boxes);
     (done, pressed)
@@ -67,6 +70,9 @@ fn operate(
     inbox: &[u8],
     last: &mut LastPayload,
 ) -> Result<(), Failure> {
+    if !matches!(code, op::SEND_ONE | op::SEND_LIST | op::SEND_ALL | op::SEND_CALL | op::NOTIFY) {
+        port.end_batch();
+    }
     match code {
         op::SEND_ONE => {
             let [offset, length] = words.take().ok_or_else(broken)?;
@@ -89,10 +95,14 @@ fn operate(
         op::OPEN => open(port, words, inbox),
         op::RELEASE => {
             let token = words.next().ok_or_else(broken)?;
-            if let Some(held) = port.streams.remove(&token) {
-                held.stream.close_now();
+            if let Some(stream) = port.release(token) {
+                stream.close_now();
             }
-            port.subscriptions.remove(&token);
+            Ok(())
+        }
+        op::GROUP => {
+            let call = words.next().ok_or_else(broken)?;
+            port.start_group(call);
             Ok(())
         }
         op::PAUSE => {
@@ -117,35 +127,45 @@ fn operate(
         }
         op::INFO_PUT => info_put(port, words, inbox),
         op::INFO_DELETE => {
-            let id = session(port, words, inbox)?;
-            let node = port.node("info.delete")?.clone();
-            node.info_changed(&id, &port.signals);
-            unawaited(port, async move {
-                node.info().delete(&id).await?;
-                Ok(Reply::Json(String::new()))
-            });
+            let call = words.next().ok_or_else(broken)?;
+            let id = session(port, words, inbox);
+            let work = id.and_then(|id| info_delete(port, id));
+            port.start_maybe_awaited(call, work);
             Ok(())
         }
         op::SUBSCRIBE | op::UNSUBSCRIBE => {
+            let call = words.next().ok_or_else(broken)?;
             let id = session(port, words, inbox);
             let [offset, length] = words.take().ok_or_else(broken)?;
-            let (id, uri) = (id?, text(inbox, offset, length)?.to_owned());
-            let node = port.node("info.add_subscription")?.clone();
-            unawaited(port, async move {
-                match code {
-                    op::SUBSCRIBE => node.info().add_subscription(&id, &uri).await?,
-                    _ => node.info().remove_subscription(&id, &uri).await?,
-                };
-                Ok(Reply::Json(String::new()))
+            let work = id.and_then(|id| {
+                let uri = text(inbox, offset, length)?;
+                subscribe(port, id, uri.to_owned(), code == op::SUBSCRIBE)
             });
+            port.start_maybe_awaited(call, work);
             Ok(())
         }
         _ => Err(Failure::invalid("exchange", format!("{code} is no operation"))),
     }
 }
 
-fn unawaited(port: &mut Port, work: impl Future<Output = Result<Reply, Failure>> + Send + 'static) {
-    port.start_unawaited(None, Box::pin(work));
+fn info_delete(port: &mut Port, id: SessionId) -> Result<Work, Failure> {
+    let node = port.node("info.delete")?.clone();
+    node.info_changed(&id, &port.signals);
+    Ok(Box::pin(async move {
+        node.info().delete(&id).await?;
+        Ok(Reply::Json(String::new()))
+    }))
+}
+
+fn subscribe(port: &mut Port, id: SessionId, uri: String, subscribed: bool) -> Result<Work, Failure> {
+    let node = port.node("info.add_subscription")?.clone();
+    Ok(Box::pin(async move {
+        match subscribed {
+            true => node.info().add_subscription(&id, &uri).await?,
+            false => node.info().remove_subscription(&id, &uri).await?,
+        };
+        Ok(Reply::Json(String::new()))
+    }))
 }
 
 /// Reads a target: a stream's token, or an id in the inbox.
@@ -172,7 +192,7 @@ fn send(
     payload: Payload,
     key: Option<&str>,
 ) -> Result<(), Failure> {
-    let node = port.node("streams.send")?.clone();
+    let node = port.node("streams.send")?;
     let options = key.map_or_else(SendOptions::default, |key| SendOptions::default().idempotency_key(key));
     if node.capability().immediate {
         let receipt = node.streams().send_now(target, payload, options)?;
@@ -181,12 +201,7 @@ fn send(
         }
         return Ok(());
     }
-    let work: Work =
-        Box::pin(async move { Ok(Reply::Receipt(node.streams().send(target, payload, options).await?)) });
-    match call {
-        Some(call) => port.start_noted(call, work),
-        None => port.start_unawaited(None, work),
-    }
+    port.start_send(call, Outgoing { target, payload, options });
     Ok(())
 }
 
@@ -227,6 +242,11 @@ fn open(port: &mut Port, words: &mut Words<'_>, inbox: &[u8]) -> Result<(), Fail
             options = options.after(text(inbox, cursor_offset, cursor_length)?);
         }
         let node = port.node("streams.open")?.clone();
+        if node.capability().immediate {
+            let stream = node.streams().open_in_now(&id, options, &port.mailbox, token)?;
+            port.opened(token, flags, stream);
+            return Ok(());
+        }
         let mailbox = port.mailbox.clone();
         let work: Work = Box::pin(async move {
             let stream = node.streams().open_in(&id, options, &mailbox, token).await?;
@@ -243,20 +263,13 @@ fn open(port: &mut Port, words: &mut Words<'_>, inbox: &[u8]) -> Result<(), Fail
 
 fn notify(port: &mut Port, call: u32, notification: &str) -> Result<(), Failure> {
     let sent = (|| {
-        let node = port.node("subscriptions.send")?.clone();
+        let node = port.node("subscriptions.send")?;
         if node.capability().immediate {
             node.subscriptions().send_now(notification)?;
-            port.notes.push_back(Note::Done { call, json: String::from("null") });
+            port.notes.push_back(Note::Done { call, json: String::new() });
             return Ok(());
         }
-        let notification = notification.to_owned();
-        port.start_noted(
-            call,
-            Box::pin(async move {
-                node.subscriptions().send(&notification).await?;
-                Ok(Reply::Json(String::from("null")))
-            }),
-        );
+        port.start_notify(call, notification);
         Ok(())
     })();
     if let Err(failure) = sent {
@@ -266,6 +279,7 @@ fn notify(port: &mut Port, call: u32, notification: &str) -> Result<(), Failure>
 }
 
 fn info_put(port: &mut Port, words: &mut Words<'_>, inbox: &[u8]) -> Result<(), Failure> {
+    let call = words.next().ok_or_else(broken)?;
     let id = session(port, words, inbox);
     let fields = words.next().ok_or_else(broken)?;
     let mut places = Vec::with_capacity(5);
@@ -275,18 +289,22 @@ fn info_put(port: &mut Port, words: &mut Words<'_>, inbox: &[u8]) -> Result<(), 
             places.push((1 << bit, offset, length));
         }
     }
-    let id = id?;
+    let work = id.and_then(|id| put(port, id, &places, inbox));
+    port.start_maybe_awaited(call, work);
+    Ok(())
+}
+
+fn put(port: &mut Port, id: SessionId, places: &[(u32, u32, u32)], inbox: &[u8]) -> Result<Work, Failure> {
     let mut patch = InfoPatch::default();
     for (field, offset, length) in places {
-        set_field(&mut patch, field, text(inbox, offset, length)?)?;
+        set_field(&mut patch, *field, text(inbox, *offset, *length)?)?;
     }
     let node = port.node("info.put")?.clone();
     node.info_changed(&id, &port.signals);
-    unawaited(port, async move {
+    Ok(Box::pin(async move {
         node.info().put(&id, patch).await?;
         Ok(Reply::Json(String::new()))
-    });
-    Ok(())
+    }))
 }
 
 pub(crate) fn set_field(patch: &mut InfoPatch, field: u32, value: &str) -> Result<(), Failure> {
@@ -320,9 +338,10 @@ fn write_all(port: &mut Port, output: &mut Output<'_>) -> bool {
         return false;
     }
     loop {
-        let Port { mailbox, streams, backlog, .. } = &mut *port;
+        let Port { mailbox, streams, early, backlog, .. } = &mut *port;
         // Written as they come; once there is no room, what else was taken out waits for the next exchange.
         let drained = mailbox.drain(DRAIN, &mut |token, item| {
+            let Some(item) = unless_early(early, token, item) else { return };
             if !backlog.is_empty() || !writer.write(streams, token, &item, output) {
                 backlog.push_back((token, item));
             }
@@ -337,9 +356,22 @@ fn write_all(port: &mut Port, output: &mut Output<'_>) -> bool {
     }
 }
 
+/// Puts aside what comes for a stream before the news that it is open.
+fn unless_early(early: &mut ByNumber<Early>, token: u32, item: MailItem) -> Option<MailItem> {
+    if early.is_empty() {
+        return Some(item);
+    }
+    let Some(early) = early.get_mut(&token) else { return Some(item) };
+    if !early.released {
+        early.items.push(item);
+    }
+    None
+}
+
 /// Writes what waits from an earlier exchange.
 fn write_backlog(port: &mut Port, output: &mut Output<'_>, writer: &mut Writer) -> bool {
     while let Some((token, item)) = port.backlog.pop_front() {
+        let Some(item) = unless_early(&mut port.early, token, item) else { continue };
         if !writer.write(&port.streams, token, &item, output) {
             port.backlog.push_front((token, item));
             return false;

@@ -4,11 +4,13 @@
 //! thread holds one *port* an engine; a crossing hands a batch of operations in and a batch of
 //! deliveries out (see [`wire`]). No export waits: what can't be answered at once rings later.
 
+mod batch;
 mod calls;
 mod desk;
 mod exchange;
 mod failure;
 mod port;
+mod sessions;
 mod shared;
 mod signals;
 mod wire;
@@ -87,7 +89,8 @@ pub fn exchange(port: u32, from: u32, to: u32, fetch: bool) -> u32 {
         desk::note_fetched(port);
         pressed | exchange::fill(it, done)
     });
-    flags.unwrap_or_default() | if desk::any_ready_but(port) { flag::OTHERS } else { 0 }
+    let more = if fetch && desk::is_ready(port) { flag::MORE } else { 0 };
+    flags.unwrap_or_default() | more | if desk::any_ready_but(port) { flag::OTHERS } else { 0 }
 }
 
 /// Another port of this thread that has something to fetch.
@@ -110,7 +113,11 @@ pub fn call(port: u32, number: u32, request: String) -> Option<String> {
         Some(Ok(json)) => Some(json),
         // What is no JSON is a failure: it starts with this mark.
         Some(Err(failure)) => Some(format!("!{}", failure.json())),
-        None => None,
+        None => {
+            // Nobody fetches now what this call has brought about.
+            desk::ring_ready();
+            None
+        }
     }
 }
 
@@ -118,15 +125,16 @@ pub fn call(port: u32, number: u32, request: String) -> Option<String> {
 /// Returns why it ended once there are no more; `pending` when the port will be woken.
 #[napi(catch_unwind)]
 pub fn take(port: u32, token: u32, limit: u32) -> Option<String> {
-    desk::with(port, |port| {
+    let answer = desk::with(port, |port| {
         let mut boxes = port.boxes.take()?;
         let mut output = Output::new(&mut boxes.out, &mut boxes.records);
         let answer = take_into(port, token, limit, &mut output);
         output.finish(0);
         port.boxes = Some(boxes);
         answer
-    })
-    .unwrap_or_else(|| Some("closed".into()))
+    });
+    desk::ring_ready();
+    answer.unwrap_or_else(|| Some("closed".into()))
 }
 
 fn take_into(port: &mut Port, token: u32, limit: u32, output: &mut Output<'_>) -> Option<String> {

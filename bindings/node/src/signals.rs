@@ -70,9 +70,13 @@ impl Signals {
     /// There is something to fetch. From inside a call of the port's own thread the caller is told on
     /// the way back; else JavaScript is woken, once.
     pub(crate) fn ring(&self) {
-        if desk::note_ready(self.thread, self.handle) {
-            return;
+        if !desk::note_ready(self.thread, self.handle) {
+            self.ring_later();
         }
+    }
+
+    /// JavaScript is woken from its event loop, once.
+    pub(crate) fn ring_later(&self) {
         if !self.told.swap(true, Ordering::AcqRel) {
             self.wake_up.call(self.handle, ThreadsafeFunctionCallMode::NonBlocking);
         }
@@ -81,7 +85,10 @@ impl Signals {
     pub(crate) fn wake(&self, what: Woken) {
         let mut pending = self.lock();
         self.awake.store(true, Ordering::Release);
-        pending.woken.push(what);
+        // A call that waits for many is woken by each of them.
+        if pending.woken.last() != Some(&what) {
+            pending.woken.push(what);
+        }
         drop(pending);
         self.ring();
     }

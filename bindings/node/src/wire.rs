@@ -5,7 +5,7 @@
 //! JavaScript's that stay attached to a port.
 
 /// Grows with each change of a layout: the TypeScript half refuses another one.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// Operations: the first word of each.
 pub(crate) mod op {
@@ -23,18 +23,20 @@ pub(crate) mod op {
     pub(crate) const RELEASE: u32 = 6;
     /// `token, 0 or 1`
     pub(crate) const PAUSE: u32 = 7;
-    /// `target, fields, (offset, length) a field`
+    /// `call or 0, target, fields, (offset, length) a field`
     pub(crate) const INFO_PUT: u32 = 8;
-    /// `target`
+    /// `call or 0, target`
     pub(crate) const INFO_DELETE: u32 = 9;
-    /// `target, uri offset, length`
+    /// `call or 0, target, uri offset, length`
     pub(crate) const SUBSCRIBE: u32 = 10;
-    /// `target, uri offset, length`
+    /// `call or 0, target, uri offset, length`
     pub(crate) const UNSUBSCRIBE: u32 = 11;
     /// `call, notification offset, length`
     pub(crate) const NOTIFY: u32 = 12;
     /// `token`
     pub(crate) const ACKNOWLEDGE: u32 = 13;
+    /// `call`: done when all sends that follow in this exchange were answered; failures are told as lost
+    pub(crate) const GROUP: u32 = 14;
 }
 
 /// A target is a stream's token, or this bit with the length of an id and a second word, its offset.

@@ -1,10 +1,9 @@
 //! The local cache of session info: kept true by the backend's invalidations, emptied on any doubt.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::info::document::SessionInfo;
-use crate::session::SessionId;
+use crate::info::document::{InfoPatch, SessionInfo};
+use crate::session::{SessionId, SessionMap};
 use crate::sync::Mutex;
 
 /// The most sessions cached; beyond, older ones make room.
@@ -22,9 +21,18 @@ enum Entry {
     },
 }
 
+/// Writes of this node that are under way.
+#[derive(Default)]
+struct Writes {
+    count: usize,
+    /// Another was under way, or failed: which one the backend has last is not known.
+    unclear: bool,
+}
+
 #[derive(Default)]
 struct State {
-    entries: HashMap<SessionId, Entry>,
+    writes: SessionMap<Writes>,
+    entries: SessionMap<Entry>,
     reads: u64,
 }
 
@@ -46,7 +54,12 @@ impl InfoCache {
 
     /// The record, if it is cached and fresh; the inner `None` says that there is none.
     pub(crate) fn get(&self, session: &SessionId, now_ms: u64) -> Option<Option<Arc<SessionInfo>>> {
-        match self.state.lock().entries.get(session) {
+        let state = self.state.lock();
+        // Whoever reads after a write that is under way is to see it.
+        if state.writes.contains_key(session) {
+            return None;
+        }
+        match state.entries.get(session) {
             Some(Entry::Known { info, read_ms }) if now_ms < read_ms + self.fresh_ms => Some(info.clone()),
             _ => None,
         }
@@ -95,9 +108,13 @@ impl InfoCache {
         self.tell(None);
     }
 
-    /// This node changed the record itself: watchers need not be told.
-    pub(crate) fn drop_own(&self, session: &SessionId) {
-        self.state.lock().entries.remove(session);
+    /// This node is about to change the record itself: watchers need not be told.
+    pub(crate) fn write<'c>(&'c self, session: &'c SessionId) -> Writing<'c> {
+        let mut state = self.state.lock();
+        let writes = state.writes.entry(session.clone()).or_default();
+        writes.count += 1;
+        writes.unclear |= writes.count > 1;
+        Writing { cache: self, session, patch: None }
     }
 
     pub(crate) fn watch(&self, watcher: Watcher) {
@@ -110,9 +127,79 @@ impl InfoCache {
     }
 }
 
+/// A write of this node; dropped when it is over.
+pub(crate) struct Writing<'c> {
+    cache: &'c InfoCache,
+    session: &'c SessionId,
+    patch: Option<InfoPatch>,
+}
+
+impl Writing<'_> {
+    /// The backend has it: what is cached is changed, too, so that it need not be read again.
+    pub(crate) fn done(mut self, patch: InfoPatch) {
+        self.patch = Some(patch);
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        let mut state = self.cache.state.lock();
+        let State { writes, entries, .. } = &mut *state;
+        let Some(others) = writes.get_mut(self.session) else { return };
+        others.count -= 1;
+        others.unclear |= self.patch.is_none();
+        let unclear = others.unclear;
+        if others.count == 0 {
+            writes.remove(self.session);
+        }
+        match (entries.get_mut(self.session), self.patch.take()) {
+            (Some(Entry::Known { info: Some(info), .. }), Some(patch)) if !unclear => {
+                Arc::make_mut(info).apply(patch);
+            }
+            // A read that is under way may have come too early.
+            _ => drop(entries.remove(self.session)),
+        }
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::info::LogLevel;
+
+    #[test]
+    fn a_write_of_this_node_changes_what_is_cached_unless_it_is_unclear() {
+        let cache = InfoCache::new(100);
+        let id = SessionId::new("s1").unwrap();
+        let read = |cache: &InfoCache| {
+            let ticket = cache.begin(&id);
+            cache.store(&id, ticket, Some(Arc::default()), 0);
+        };
+        let level = |level| InfoPatch { log_level: Some(level), ..InfoPatch::default() };
+        let cached = |cache: &InfoCache| cache.get(&id, 0).flatten().and_then(|info| info.log_level);
+        read(&cache);
+        cache.write(&id).done(level(LogLevel::Error));
+        assert_eq!(cached(&cache), Some(LogLevel::Error));
+        drop(cache.write(&id));
+        assert!(cache.get(&id, 0).is_none(), "it may have happened");
+        read(&cache);
+        let (first, second) = (cache.write(&id), cache.write(&id));
+        second.done(level(LogLevel::Info));
+        first.done(level(LogLevel::Debug));
+        assert!(cache.get(&id, 0).is_none(), "which one was last is not known");
+        read(&cache);
+        let writing = cache.write(&id);
+        cache.invalidate(&id);
+        read(&cache);
+        writing.done(level(LogLevel::Info));
+        assert_eq!(cached(&cache), Some(LogLevel::Info), "what was read meanwhile is changed, too");
+        let writing = cache.write(&id);
+        let ticket = cache.begin(&id);
+        writing.done(level(LogLevel::Alert));
+        cache.store(&id, ticket, Some(Arc::default()), 0);
+        assert!(cache.get(&id, 0).is_none(), "the read may have come before the write");
+        assert!(cache.state.lock().writes.is_empty());
+    }
 
     #[test]
     fn an_invalidation_during_a_read_makes_it_stale() {

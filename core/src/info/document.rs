@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 
 /// Checked JSON text; cloning shares it.
 #[derive(Clone, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "sync-layer", derive(serde::Serialize, serde::Deserialize))]
 pub struct Json(Arc<str>);
 
 impl Json {
@@ -44,6 +45,7 @@ impl fmt::Debug for Json {
 
 /// The severities of RFC 5424 as MCP names them (specification, "Logging").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "sync-layer", derive(serde::Serialize, serde::Deserialize))]
 pub enum LogLevel {
     /// Detailed information for debugging.
     Debug,
@@ -110,6 +112,7 @@ impl fmt::Display for LogLevel {
 
 /// All info of one session.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "sync-layer", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct SessionInfo {
     /// `clientInfo` of `initialize`.
@@ -126,6 +129,7 @@ pub struct SessionInfo {
 
 /// A change of some fields; those that are `None` stay as they are.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "sync-layer", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct InfoPatch {
     /// A new `clientInfo`.

@@ -84,10 +84,14 @@ impl InfoManager {
                 return Err(Error::too_large("info.put", what, size, limit));
             }
         }
-        let result = hub.run("info.put", hub.backend.put_info(session, patch)).await;
-        // Also after a failure: it may have happened.
-        hub.info_cache.drop_own(session);
-        result
+        if hub.capability.immediate {
+            return hub.run("info.put", hub.backend.put_info(session, patch)).await;
+        }
+        // Given up or failed, it may have happened all the same.
+        let writing = hub.info_cache.write(session);
+        hub.run("info.put", hub.backend.put_info(session, patch.clone())).await?;
+        writing.done(patch);
+        Ok(())
     }
 
     /// Sets `clientInfo` from JSON text. Fails with `invalid_input` when it is not JSON.
@@ -188,9 +192,8 @@ impl InfoManager {
     /// [`StreamManager::forget`](crate::StreamManager::forget).
     pub async fn delete(&self, session: &SessionId) -> Result<bool> {
         let hub = &self.hub;
-        let result = hub.run("info.delete", hub.backend.forget_info(session)).await;
-        hub.info_cache.drop_own(session);
-        result
+        let _writing = hub.info_cache.write(session);
+        hub.run("info.delete", hub.backend.forget_info(session)).await
     }
 
     fn check_uri(&self, operation: &'static str, uri: &str) -> Result<()> {

@@ -124,7 +124,7 @@ impl Cursor {
     }
 }
 
-fn put_varint(out: &mut [u8], mut value: u64) -> usize {
+pub(crate) fn put_varint(out: &mut [u8], mut value: u64) -> usize {
     let mut at = 0;
     while value >= 0x80 {
         out[at] = (value as u8) | 0x80;
@@ -135,7 +135,7 @@ fn put_varint(out: &mut [u8], mut value: u64) -> usize {
     at + 1
 }
 
-fn take_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+pub(crate) fn take_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut value = 0u64;
     for (at, byte) in bytes.iter().enumerate().take(MAX_VARINT) {
         let low = u64::from(byte & 0x7f);

@@ -8,6 +8,7 @@ use crate::streams::cursor::{Cursor, CursorKey};
 
 /// An opaque UTF-8 payload; cloning shares it.
 #[derive(Clone, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "sync-layer", derive(serde::Serialize, serde::Deserialize))]
 pub struct Payload(Arc<str>);
 
 impl Payload {
@@ -56,6 +57,7 @@ impl PartialEq<&str> for Payload {
 
 /// A place in a log: offsets are contiguous from 1 inside an epoch; an epoch is never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "sync-layer", derive(serde::Serialize, serde::Deserialize))]
 pub struct Position {
     /// The life of the log this offset belongs to; 0 names no log.
     pub epoch: u64,
@@ -71,6 +73,7 @@ impl Position {
 
 /// Where a session's reader stands: in its own log and in the broadcast log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "sync-layer", derive(serde::Serialize, serde::Deserialize))]
 pub struct Positions {
     /// The position in the session's own log.
     pub session: Position,
@@ -134,6 +137,7 @@ impl fmt::Debug for Event {
 
 /// Why a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "sync-layer", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum EndReason {
     /// Somebody closed it, here or on another node; its session can be resumed.
@@ -164,6 +168,11 @@ impl EndReason {
             EndReason::Terminated => "terminated",
             EndReason::Shutdown => "shutdown",
         }
+    }
+
+    /// Whether a newer owner epoch holds the session, or nobody does: there is nothing to give back.
+    pub(crate) fn is_taken(self) -> bool {
+        matches!(self, EndReason::Replaced | EndReason::Terminated | EndReason::Fenced)
     }
 
     /// Whether what is queued must not be delivered any more: somebody else delivers now.

@@ -1,21 +1,28 @@
 //! The hub: one an engine. It takes the backend's signals, keeps each stream in order, repairs gaps
 //! from the log, fans broadcasts out, and ends what can't go on.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::sync::Mutex as AsyncMutex;
+use futures_util::future::select;
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, Notify};
+use tracing::Instrument as _;
 
-use crate::backend::{Capability, DynBackend, Release, Renewal, Signal, SignalSink, Topic};
+use crate::backend::{Capability, DynBackend, Reclaim, Release, Renewal, Signal, SignalSink, Topic};
 use crate::error::{Error, Result};
+use crate::events::Notes;
 use crate::info::InfoCache;
+use crate::metrics::{Gauge, Stopwatch};
 use crate::options::Options;
+use crate::registry::{self, LocalRegistry};
 use crate::runtime::{BoxFuture, Runtime, Upkeep};
 use crate::session::{NodeId, SessionId};
 use crate::stats::Counters;
 use crate::streams::event::{EndReason, EventKind, Payload, Position, Positions};
+use crate::streams::gate::Gate;
 use crate::streams::local::{Ended, Incoming, LocalStream, Outcome};
 use crate::streams::merge::merge;
 use crate::streams::table::StreamTable;
@@ -25,6 +32,12 @@ use crate::sync::Mutex;
 
 /// Between two tries to read a log from a backend that does not answer.
 const REPAIR_RETRY: Duration = Duration::from_millis(100);
+/// Between two tries to renew a lease that could not be renewed.
+const RENEWAL_RETRY_MS: u64 = 200;
+/// The most sessions that are looked at in one upkeep for a claim whose answer was lost.
+const SUSPECTS_BATCH: usize = 64;
+/// The most streams that are reclaimed in one go.
+const RECLAIM_BATCH: usize = 1_024;
 
 /// What the managers of one engine share.
 pub(crate) struct Hub {
@@ -37,15 +50,32 @@ pub(crate) struct Hub {
     pub(crate) streams: StreamTable,
     pub(crate) subscriptions: SubscriptionTable,
     pub(crate) info_cache: InfoCache,
+    pub(crate) registry: LocalRegistry,
+    pub(crate) event_notes: Notes,
     broadcasts: TopicFeed,
     notifications: TopicFeed,
-    /// Until then (on the engine's clock) this node may deliver.
-    valid_until_ms: AtomicU64,
+    /// While it lasts this node may deliver.
+    pub(crate) gate: Arc<Gate>,
+    /// Whoever waits to try again need not wait any longer.
+    renewed: Notify,
+    /// The last renewal failed, so the next comes sooner.
+    renewal_failed: AtomicBool,
+    /// One renewal at a time.
+    renewing: AsyncMutex<()>,
+    /// Deliveries left out for want of a lease, until a doubt makes up for them.
+    left_out: AtomicU64,
+    /// Doubts that are not settled yet; whoever raises the first one starts settling.
+    doubts: AtomicU64,
     /// As after `kill -9`: no signal is taken, nothing is renewed or released.
     cut: AtomicBool,
     closed: AtomicBool,
     joined: AtomicBool,
+    /// Streams that wait until the broadcasts are read.
+    waiting: Mutex<Vec<Arc<LocalStream>>>,
     releases: Mutex<Vec<Release>>,
+    /// Sessions this node may hold without a stream, as the answer to a claim was lost, and until when
+    /// that claim may still be on its way.
+    suspects: Mutex<HashMap<SessionId, u64>>,
     /// One flush at a time, so that a flush that finds nothing left knows that the backend was told.
     flushing: AsyncMutex<()>,
     /// The same for backends whose operations complete at once: held over a poll, never over an await.
@@ -66,23 +96,34 @@ impl SignalSink for WeakSink {
 
 impl Hub {
     pub(crate) fn new(backend: Arc<dyn DynBackend>, runtime: Runtime, options: Arc<Options>) -> Arc<Self> {
+        let history = options.retention.events > 0;
+        let gate = Arc::new(Gate::new(runtime.clock().clone(), history));
         Arc::new_cyclic(|me| Hub {
             node: NodeId::random(),
             capability: backend.capability(),
             backend,
+            broadcasts: TopicFeed::new(Some(gate.clone())),
+            notifications: TopicFeed::new(None),
+            gate,
             runtime,
             info_cache: InfoCache::new(options.session_ttl_ms / 4),
+            counters: Counters::new(options.recorder.as_ref()),
             options,
-            counters: Counters::default(),
             streams: StreamTable::new(),
             subscriptions: SubscriptionTable::new(),
-            broadcasts: TopicFeed::new(),
-            notifications: TopicFeed::new(),
-            valid_until_ms: AtomicU64::new(0),
+            registry: LocalRegistry::default(),
+            event_notes: Notes::default(),
+            renewed: Notify::new(),
+            renewal_failed: AtomicBool::new(false),
+            renewing: AsyncMutex::new(()),
+            left_out: AtomicU64::new(0),
+            doubts: AtomicU64::new(0),
             cut: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             joined: AtomicBool::new(false),
+            waiting: Mutex::default(),
             releases: Mutex::default(),
+            suspects: Mutex::default(),
             flushing: AsyncMutex::new(()),
             flushing_now: Mutex::default(),
             me: me.clone(),
@@ -114,13 +155,29 @@ impl Hub {
         self.cut.load(Ordering::Acquire)
     }
 
-    /// Runs a backend's operation: with a deadline, or, where it is immediate, without one.
+    /// Runs a backend's operation in a span of its own: with a deadline, or, where it is immediate,
+    /// without one.
     pub(crate) async fn run<T>(&self, operation: &'static str, work: BoxFuture<'_, Result<T>>) -> Result<T> {
         self.check_open(operation)?;
-        if self.capability.immediate {
-            return work.await;
-        }
-        self.runtime.deadline(operation, self.options.operation_timeout(), work).await
+        let watch = Stopwatch::start(self.options.recorder.as_ref(), &self.runtime);
+        let span = tracing::debug_span!("operation", operation, node = %self.node);
+        let done = async {
+            match self.capability.immediate {
+                true => work.await,
+                false => self.runtime.deadline(operation, self.options.operation_timeout(), work).await,
+            }
+        };
+        let done = done.instrument(span).await;
+        watch.stop(operation, done.as_ref().err().map(Error::kind));
+        done
+    }
+
+    /// Tells the recorder, if there is one, where everything stands.
+    pub(crate) fn report_gauges(&self) {
+        let Some(recorder) = &self.options.recorder else { return };
+        recorder.gauge(Gauge::Streams, self.streams.len() as f64);
+        recorder.gauge(Gauge::Subscriptions, self.subscriptions.len() as f64);
+        recorder.gauge(Gauge::LeaseLeft, self.lease_left_ms() as f64 / 1e3);
     }
 
     /// Joins the backend, or joins it again.
@@ -130,53 +187,46 @@ impl Hub {
         let sink = Arc::new(WeakSink(self.me.clone()));
         let joined = self.backend.join(&self.node, lease, sink).await?;
         if self.joined.swap(true, Ordering::AcqRel) {
-            // What came while this node was out is read: its subscriptions go on.
             self.renewed_at(started_ms);
-            for (topic, head) in Topic::ALL.into_iter().zip([joined.broadcasts, joined.notifications]) {
-                let after = self.feed(topic).behind(Some(head));
-                self.repair_topic(topic, after);
-            }
+            self.recheck_registry();
             return Ok(());
         }
         self.broadcasts.start(joined.broadcasts);
         self.notifications.start(joined.notifications);
-        self.renewed_at(started_ms);
+        self.gate.extend(started_ms + self.options.lease.ttl_ms);
         Ok(())
     }
 
     fn renewed_at(&self, started_ms: u64) {
-        self.valid_until_ms.store(started_ms + self.options.lease.ttl_ms, Ordering::Release);
+        self.renewal_failed.store(false, Ordering::Release);
+        if self.gate.extend(started_ms + self.options.lease.ttl_ms) {
+            return;
+        }
+        // Nothing was read since it ran out here; whether the backend saw that, too, shows now.
+        self.doubt();
+        self.streams.for_each(LocalStream::wake);
+        self.renewed.notify_one();
     }
 
     /// Milliseconds this node's lease is good for.
     pub(crate) fn lease_left_ms(&self) -> u64 {
-        self.valid_until_ms.load(Ordering::Acquire).saturating_sub(self.runtime.now_ms())
-    }
-
-    /// A node whose lease ran out must not deliver: another may hold its sessions (G6).
-    fn may_deliver(&self) -> bool {
-        if self.lease_left_ms() > 0 {
-            return true;
-        }
-        self.fence();
-        false
-    }
-
-    fn fence(&self) {
-        for stream in self.streams.all() {
-            self.end_stream(&stream, EndReason::Fenced);
-        }
+        self.gate.left_ms()
     }
 
     fn take(&self, signal: Signal) {
         if self.is_cut() {
             return;
         }
-        if matches!(signal, Signal::Doubt) {
-            self.renew_now();
-        }
-        if !self.may_deliver() {
-            return;
+        if signal.is_delivery() {
+            // Others may not tell this node everything now; once its lease is back, the logs do (G1).
+            if !self.gate.is_open() {
+                self.left_out.fetch_add(1, Ordering::AcqRel);
+                return;
+            }
+            // Whoever has just renewed it may not have come to raise the doubt.
+            if self.left_out.load(Ordering::Acquire) > 0 {
+                self.doubt();
+            }
         }
         match signal {
             Signal::Event { session, position, payload } => {
@@ -188,7 +238,7 @@ impl Hub {
                 self.each_of(&session, |stream| stream.behind(Some(head), None));
             }
             Signal::TopicDoorbell { topic, head } => {
-                let after = self.feed(topic).behind(Some(head));
+                let after = self.feed(topic).behind(head);
                 self.repair_topic(topic, after);
             }
             Signal::Ended { session, owner_epoch, reason } => {
@@ -198,40 +248,117 @@ impl Hub {
                     }
                 }
             }
+            Signal::SessionClosing { session, reason } => self.registry.closing(&session, &reason),
+            Signal::Doubtful { session } => self.each_of(&session, |stream| stream.recheck()),
             Signal::InfoChanged { session } => self.info_cache.invalidate(&session),
-            Signal::Doubt => self.doubt(),
+            Signal::InfoDoubtful => self.info_cache.clear(),
+            Signal::Notification { payload } => {
+                let overflows = self.subscriptions.deliver(&payload);
+                self.counters.subscription_overflows.add(overflows);
+            }
+            Signal::Doubt => {
+                self.info_cache.clear();
+                self.doubt();
+                self.reachable();
+            }
+            Signal::Reachable => self.reachable(),
         }
     }
 
-    /// The lease may be gone, too; the sooner it is known, the sooner this node is back.
-    fn renew_now(&self) {
+    /// The lease may be gone; the sooner it is known, the sooner this node is back. What ended
+    /// meanwhile can be given back, too.
+    fn reachable(&self) {
         let Some(hub) = self.me.upgrade() else { return };
         self.runtime.spawn(Box::pin(async move {
             if let Err(error) = hub.renew().await {
                 tracing::debug!(%error, "the lease could not be renewed yet");
             }
+            hub.check_suspects().await;
+            hub.flush_releases().await;
         }));
     }
 
-    /// Nothing that was followed can be trusted: every log is read from where this node stands.
+    /// Nothing that was followed can be trusted, the sessions themselves included: every log is read
+    /// from where this node stands, and every stream is reclaimed.
     fn doubt(&self) {
-        self.info_cache.clear();
-        let notifications = self.notifications.behind(None);
-        self.repair_topic(Topic::Notifications, notifications);
-        let broadcasts = self.broadcasts.behind(None);
-        let doubtful: Vec<_> =
-            self.streams.all().into_iter().map(|stream| (stream.doubt(), stream)).collect();
-        let Some(hub) = self.me.upgrade() else { return };
+        let left_out = self.left_out.load(Ordering::Acquire);
+        self.recheck_registry();
+        for topic in Topic::ALL {
+            self.feed(topic).doubt();
+        }
+        self.streams.for_each(|stream| stream.doubt(false));
+        // What was left out meanwhile needs another one.
+        let _ = self.left_out.compare_exchange(left_out, 0, Ordering::AcqRel, Ordering::Acquire);
+        self.settle_doubts();
+    }
+
+    fn settle_doubts(&self) {
+        let first = self.doubts.fetch_add(1, Ordering::AcqRel) == 0;
+        let (true, Some(hub)) = (first, self.me.upgrade()) else { return };
         self.runtime.spawn(Box::pin(async move {
-            // Broadcasts wait while they are read, so until then every stream has to: a directed event
-            // would overtake them (G1).
-            if let Some(after) = broadcasts {
-                hub.read_topic(Topic::Broadcasts, after).await;
-            }
-            for (outcome, stream) in doubtful {
-                hub.settle(&stream, outcome);
+            loop {
+                let raised = hub.doubts.load(Ordering::Acquire);
+                if hub.recover().await.is_none() {
+                    return;
+                }
+                // Those raised meanwhile may have come too late for what was read.
+                let settled = hub.doubts.compare_exchange(raised, 0, Ordering::AcqRel, Ordering::Acquire);
+                if settled.is_ok() {
+                    return;
+                }
             }
         }));
+    }
+
+    /// What was closed while nothing came is found out.
+    fn recheck_registry(&self) {
+        self.event_notes.clear();
+        if let Some(hub) = self.me.upgrade() {
+            self.runtime.spawn(registry::recheck(&hub));
+        }
+    }
+
+    /// The last broadcast this node knows of.
+    pub(crate) fn broadcast_position(&self) -> Position {
+        self.broadcasts.position()
+    }
+
+    /// Settles the doubts of all streams; `None` once the engine is gone.
+    async fn recover(&self) -> Option<()> {
+        // A server that took over may lack the last renewals: then others take this node for dead, and tell
+        // it of broadcasts only (G1).
+        self.until_answered(|| Box::pin(self.renew_now())).await?;
+        // Broadcasts wait while they are read, so until then every stream has to: a directed event
+        // would overtake them (G1).
+        for topic in Topic::ALL {
+            self.read_topic(topic, self.feed(topic).doubt()).await?;
+        }
+        let mut doubtful = Vec::new();
+        self.streams.for_each(|stream| {
+            doubtful.extend(stream.doubted().map(|doubted| (stream.clone(), doubted)));
+        });
+        for batch in doubtful.chunks(RECLAIM_BATCH) {
+            let claims: Vec<_> = batch
+                .iter()
+                .map(|(stream, doubted)| Reclaim {
+                    session: stream.session().clone(),
+                    owner_epoch: doubted.owner_epoch,
+                    after: doubted.last,
+                })
+                .collect();
+            let answers = self.until_answered(|| self.backend.reclaim(&self.node, &claims)).await?;
+            for ((stream, doubted), answer) in batch.iter().zip(answers) {
+                let outcome = match answer {
+                    Some(tail) => {
+                        let lacks = stream.lacks(&tail, doubted.last);
+                        stream.reclaimed(*doubted, tail.start, lacks, merge(tail))
+                    }
+                    None => Outcome::End(EndReason::Fenced),
+                };
+                self.settle(stream, outcome);
+            }
+        }
+        Some(())
     }
 
     fn each_of(&self, session: &SessionId, act: impl Fn(&Arc<LocalStream>) -> Outcome) {
@@ -259,7 +386,7 @@ impl Hub {
     fn fan_out(&self, topic: Topic, position: Position, payload: &Payload) {
         if topic == Topic::Notifications {
             let overflows = self.subscriptions.deliver(payload);
-            Counters::add(&self.counters.subscription_overflows, overflows);
+            self.counters.subscription_overflows.add(overflows);
             return;
         }
         let mut unsettled = Vec::new();
@@ -277,28 +404,52 @@ impl Hub {
 
     fn repair_topic(&self, topic: Topic, after: Option<Position>) {
         let (Some(after), Some(hub)) = (after, self.me.upgrade()) else { return };
-        self.runtime.spawn(Box::pin(async move { hub.read_topic(topic, after).await }));
+        self.runtime.spawn(Box::pin(async move {
+            hub.read_topic(topic, after).await;
+        }));
     }
 
-    /// Reads a topic's log and delivers it, until nothing is missing.
-    async fn read_topic(&self, topic: Topic, mut after: Position) {
+    /// Reads a topic's log and delivers it, until nothing is missing; `None` once the engine is gone.
+    async fn read_topic(&self, topic: Topic, mut after: Position) -> Option<()> {
         loop {
-            Counters::add(&self.counters.repairs, 1);
-            let Some(tail) = self.until_answered(|| self.backend.read_topic(topic, after)).await else {
-                return;
-            };
+            self.counters.repairs.add(1);
+            let tail = self.until_answered(|| self.backend.read_topic(topic, after)).await?;
             let next = self.feed(topic).repaired(tail, |position, payload| {
                 self.fan_out(topic, position, payload);
             });
             match next {
                 Some(next) => after = next,
-                None => return,
+                None => {
+                    self.settle_waiting();
+                    return Some(());
+                }
             }
         }
     }
 
+    /// Lets those go on that got a directed event while broadcasts were read: their place among these
+    /// shows when both logs are read together.
+    fn settle_waiting(&self) {
+        if self.gate.is_behind() {
+            return;
+        }
+        let waiting = std::mem::take(&mut *self.waiting.lock());
+        for stream in waiting {
+            let Some(after) = stream.waits_after() else { continue };
+            let outcome = match self.options.retention.events {
+                // There is no log to read.
+                0 => stream.repaired(after, after, false, Vec::new()),
+                _ => Outcome::Repair(after),
+            };
+            self.settle(&stream, outcome);
+        }
+    }
+
     /// Reads until the backend answers; `None` once the engine is gone.
-    async fn until_answered<'a, T>(&self, read: impl Fn() -> BoxFuture<'a, Result<T>>) -> Option<T> {
+    pub(crate) async fn until_answered<'a, T>(
+        &self,
+        read: impl Fn() -> BoxFuture<'a, Result<T>>,
+    ) -> Option<T> {
         loop {
             if self.is_closed() || self.is_cut() {
                 return None;
@@ -307,7 +458,7 @@ impl Hub {
                 Ok(read) => return Some(read),
                 Err(error) => tracing::debug!(%error, "a log could not be read; trying again"),
             }
-            self.runtime.sleep(REPAIR_RETRY).await;
+            select(Box::pin(self.renewed.notified()), self.runtime.sleep(REPAIR_RETRY)).await;
         }
     }
 
@@ -316,6 +467,11 @@ impl Hub {
         match outcome {
             Outcome::Fine => {}
             Outcome::Repair(after) => self.repair(stream.clone(), after),
+            Outcome::Wait => {
+                self.waiting.lock().push(stream.clone());
+                self.settle_waiting();
+            }
+            Outcome::Reclaim => self.settle_doubts(),
             Outcome::End(reason) => self.end_stream(stream, reason),
         }
     }
@@ -324,15 +480,18 @@ impl Hub {
         let Some(hub) = self.me.upgrade() else { return };
         self.runtime.spawn(Box::pin(async move {
             loop {
-                Counters::add(&hub.counters.repairs, 1);
-                let session = stream.session();
-                let Some(tail) = hub.until_answered(|| hub.backend.read(session, after)).await else {
-                    return;
+                hub.counters.repairs.add(1);
+                let held =
+                    Reclaim { session: stream.session().clone(), owner_epoch: stream.owner_epoch(), after };
+                let read = hub.until_answered(|| hub.backend.read_held(&hub.node, &held)).await;
+                let Some(read) = read else { return };
+                let Some(tail) = read else {
+                    // Its end is on its way; if that was missed, reclaiming shows it.
+                    stream.doubt(false);
+                    return hub.settle_doubts();
                 };
-                if tail.gap {
-                    return hub.end_stream(&stream, EndReason::Gap);
-                }
-                match stream.repaired(merge(tail)) {
+                let lacks = stream.lacks(&tail, after);
+                match stream.repaired(after, tail.start, lacks, merge(tail)) {
                     Outcome::Repair(next) => after = next,
                     other => return hub.settle(&stream, other),
                 }
@@ -348,17 +507,14 @@ impl Hub {
     }
 
     pub(crate) fn after_end(&self, stream: &Arc<LocalStream>, ended: Ended, reason: EndReason) {
-        self.streams.remove(stream);
         match reason {
-            EndReason::Replaced => Counters::add(&self.counters.replaced, 1),
-            EndReason::Overflow => Counters::add(&self.counters.overflows, 1),
-            EndReason::Fenced => Counters::add(&self.counters.fenced, 1),
+            EndReason::Replaced => self.counters.replaced.add(1),
+            EndReason::Overflow => self.counters.overflows.add(1),
+            EndReason::Fenced => self.counters.fenced.add(1),
             _ => {}
         }
-        // A newer owner epoch holds the session, or nobody does: there is nothing to give back.
-        let given_back = !matches!(reason, EndReason::Replaced | EndReason::Terminated);
-        if !given_back || ended.owner_epoch == 0 || self.is_cut() {
-            return;
+        if reason.is_taken() || ended.owner_epoch == 0 || self.is_cut() {
+            return self.streams.remove(stream);
         }
         let first = {
             let mut releases = self.releases.lock();
@@ -369,6 +525,8 @@ impl Hub {
             });
             releases.len() == 1
         };
+        // Not before: whoever opens the next one finds where it starts in the one or the other.
+        self.streams.remove(stream);
         // This may run inside a signal, which must not call the backend.
         if let (true, Some(hub)) = (first, self.me.upgrade()) {
             self.runtime.spawn(Box::pin(async move { hub.flush_releases().await }));
@@ -391,10 +549,52 @@ impl Hub {
         if releases.is_empty() || self.is_cut() {
             return;
         }
-        if let Err(error) = self.backend.release(&releases).await {
+        let release = self.backend.release(&releases);
+        if let Err(error) = self.in_time("streams.release", release).await {
             // Told again at the next upkeep: this node lives on, so no lease would end for them.
             tracing::debug!(%error, "streams could not be given back yet");
             self.releases.lock().splice(0..0, releases);
+        }
+    }
+
+    /// Gives a session back before it is claimed anew; what else waits to be given back may wait on.
+    pub(crate) async fn release_before_claim(&self, session: &SessionId) -> Result<()> {
+        self.flush_releases().await;
+        let is_it = |release: &&Release| release.session == *session;
+        let left: Vec<_> = self.releases.lock().iter().filter(is_it).cloned().collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        self.run("streams.open", self.backend.release(&left)).await
+    }
+
+    /// A claim of this session may have happened, or may happen yet, though nobody waits for it.
+    pub(crate) fn suspect(&self, session: &SessionId) {
+        let options = &self.options;
+        let patience_ms = 2 * options.lease.ttl_ms + options.operation_timeout_ms;
+        self.suspects.lock().insert(session.clone(), self.runtime.now_ms() + patience_ms);
+        // A stream that was to be replaced may be.
+        for stream in self.streams.get(session).into_iter().flatten() {
+            stream.doubt(false);
+        }
+        self.settle_doubts();
+    }
+
+    /// Gives back what is held without a stream.
+    async fn check_suspects(&self) {
+        let now_ms = self.runtime.now_ms();
+        let suspects: Vec<_> = {
+            let mut suspects = self.suspects.lock();
+            suspects.retain(|_, until_ms| *until_ms > now_ms);
+            suspects.keys().take(SUSPECTS_BATCH).cloned().collect()
+        };
+        for session in suspects {
+            let held = self.backend.held(&self.node, &session);
+            let Ok(held) = self.in_time("streams.held", held).await else { return };
+            // One that opens has its place in the table before its claim: this one is of another claim.
+            let (Some(release), [None, None]) = (held, self.streams.get(&session)) else { continue };
+            tracing::debug!(%session, "given back: the answer to its claim was lost");
+            self.releases.lock().push(release);
         }
     }
 
@@ -403,16 +603,23 @@ impl Hub {
         if self.is_closed() || self.is_cut() {
             return;
         }
+        let started_ms = self.runtime.now_ms();
         if let Err(error) = self.renew().await {
             tracing::warn!(%error, "the lease of this node could not be renewed");
+            return self.report_gauges();
         }
-        self.may_deliver();
+        self.report_gauges();
+        self.check_suspects().await;
         self.flush_releases().await;
-        // A bounded number of batches, so that the lease is renewed in time whatever is due.
-        for _ in 0..64 {
-            match self.backend.sweep().await {
-                Ok(true) => {}
-                Ok(false) => break,
+        if let Some(hub) = self.me.upgrade() {
+            registry::upkeep(&hub).await;
+        }
+        // For a bounded time, so that the lease is renewed in time whatever is due.
+        let until_ms = started_ms + self.options.lease.renew_ms / 2;
+        loop {
+            match self.in_time("sweep", self.backend.sweep()).await {
+                Ok(true) if self.runtime.now_ms() < until_ms => {}
+                Ok(_) => break,
                 Err(error) => {
                     tracing::debug!(%error, "sweeping failed; the next node or the next turn goes on");
                     break;
@@ -421,22 +628,46 @@ impl Hub {
         }
     }
 
+    /// Renews the lease, unless that is under way.
     async fn renew(&self) -> Result<()> {
+        match self.renewing.try_lock() {
+            Ok(turn) => self.renew_in(turn).await,
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Renews the lease with what is asked from here on.
+    async fn renew_now(&self) -> Result<()> {
+        self.renew_in(self.renewing.lock().await).await
+    }
+
+    async fn renew_in(&self, _turn: AsyncMutexGuard<'_, ()>) -> Result<()> {
+        let renewed = self.renew_or_join().await;
+        self.renewal_failed.store(renewed.is_err(), Ordering::Release);
+        renewed
+    }
+
+    async fn renew_or_join(&self) -> Result<()> {
         let started_ms = self.runtime.now_ms();
-        let limit = Duration::from_millis(self.options.lease.ttl_ms);
-        let renew = self.backend.renew(&self.node);
-        let renewal = match self.capability.immediate {
-            true => renew.await?,
-            false => self.runtime.deadline("lease.renew", limit, renew).await?,
-        };
-        match renewal {
-            Renewal::Kept => {
-                self.renewed_at(started_ms);
-                Ok(())
-            }
+        match self.in_time("lease.renew", self.backend.renew(&self.node)).await? {
+            Renewal::Kept => self.renewed_at(started_ms),
             Renewal::Lost => {
-                self.fence();
-                self.join().await
+                // Others may have its sessions by now: nothing is read until each was reclaimed.
+                self.streams.for_each(|stream| stream.doubt(true));
+                self.gate.revoke();
+                self.in_time("join", Box::pin(self.join())).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Within a lease's time, where operations take time at all.
+    async fn in_time<T>(&self, operation: &'static str, work: BoxFuture<'_, Result<T>>) -> Result<T> {
+        match self.capability.immediate {
+            true => work.await,
+            false => {
+                let limit = Duration::from_millis(self.options.lease.ttl_ms);
+                self.runtime.deadline(operation, limit, work).await
             }
         }
     }
@@ -444,7 +675,11 @@ impl Hub {
 
 impl Upkeep for Hub {
     fn period(&self) -> Duration {
-        Duration::from_millis(self.options.lease.renew_ms)
+        let renew_ms = self.options.lease.renew_ms;
+        match self.renewal_failed.load(Ordering::Acquire) {
+            true => Duration::from_millis(renew_ms.min(RENEWAL_RETRY_MS)),
+            false => Duration::from_millis(renew_ms),
+        }
     }
 
     fn tick(self: Arc<Self>) -> BoxFuture<'static, ()> {

@@ -1,15 +1,19 @@
 //! One stream held by this node: its order, its queue, its end.
 
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
+use crate::backend::Tail;
 use crate::options::QueueLimits;
 use crate::session::SessionId;
 use crate::streams::cursor::{Cursor, CursorKey};
 use crate::streams::event::{EndReason, Event, EventKind, Payload, Position, Positions};
+use crate::streams::gate::Gate;
 use crate::streams::mailbox::{Drain, MailItem, Mailbox};
 use crate::streams::queue::{Queue, Queued};
 use crate::sync::{Mutex, MutexGuard};
+use crate::wakers::{Waited, Wakers};
 
 /// The most signals a stream keeps while it opens or reads a gap from the log; what is beyond is
 /// read from the log, too.
@@ -28,8 +32,12 @@ pub(crate) enum Reader {
 pub(crate) enum Outcome {
     /// Nothing.
     Fine,
-    /// Read the log after these positions, then call [`LocalStream::repaired`].
+    /// Read the log after these positions, then call [`LocalStream::repaired`] with them.
     Repair(Positions),
+    /// Wait until the broadcasts are read, then read the log after [`LocalStream::waits_after`].
+    Wait,
+    /// Reclaim the session, as [`LocalStream::doubted`] says how.
+    Reclaim,
     /// The stream can't go on: end it with this reason.
     End(EndReason),
 }
@@ -40,6 +48,16 @@ pub(crate) struct Ended {
     pub(crate) owner_epoch: u64,
     /// What the reader got, or will get from the queue.
     pub(crate) delivered: Positions,
+}
+
+/// What a stream in doubt needs to be reclaimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Doubted {
+    pub(crate) owner_epoch: u64,
+    /// What is queued or read.
+    pub(crate) last: Positions,
+    /// Which doubt it is: a later one is not settled by an earlier answer.
+    doubt: u64,
 }
 
 /// A live event as the hub got it.
@@ -69,9 +87,16 @@ struct State {
     end_told: bool,
     queue: Queue,
     held: Vec<Incoming>,
+    /// There was no room to hold something: the log has it.
+    missed: bool,
+    /// Counts doubts; nothing more is queued until the last one is settled.
+    doubts: u64,
+    doubtful: bool,
+    /// Another node may have the session: not even what is queued is read until it is reclaimed.
+    suspended: bool,
     /// An end that arrived while opening: it counts if it is for the epoch we were about to get.
     early_end: Option<(u64, EndReason)>,
-    wakers: Vec<Waker>,
+    wakers: Wakers,
     /// In the mailbox's ready list.
     ready: bool,
     paused: bool,
@@ -81,19 +106,28 @@ struct State {
 
 /// A stream of this node.
 pub(crate) struct LocalStream {
+    /// Which one of this process it is.
+    number: u64,
     session: SessionId,
     key: CursorKey,
+    /// A log of its own, not a session's stream: broadcasts are none of its events.
+    own_only: bool,
     limits: QueueLimits,
+    gate: Arc<Gate>,
     reader: Reader,
     state: Mutex<State>,
 }
 
 impl LocalStream {
-    pub(crate) fn new(session: SessionId, limits: QueueLimits, reader: Reader) -> Arc<Self> {
+    pub(crate) fn new(session: SessionId, limits: QueueLimits, gate: Arc<Gate>, reader: Reader) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         Arc::new(LocalStream {
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
             key: CursorKey::of(&session),
+            own_only: session.as_log().is_some(),
             session,
             limits,
+            gate,
             reader,
             state: Mutex::new(State {
                 phase: Phase::Opening,
@@ -105,8 +139,12 @@ impl LocalStream {
                 end_told: false,
                 queue: Queue::default(),
                 held: Vec::new(),
+                missed: false,
+                doubts: 0,
+                doubtful: false,
+                suspended: false,
                 early_end: None,
-                wakers: Vec::new(),
+                wakers: Wakers::default(),
                 ready: false,
                 paused: false,
                 frozen: false,
@@ -116,6 +154,20 @@ impl LocalStream {
 
     pub(crate) fn session(&self) -> &SessionId {
         &self.session
+    }
+
+    /// Whether what was read after these positions lacks something of this stream.
+    pub(crate) fn lacks(&self, tail: &Tail, asked: Positions) -> bool {
+        if self.own_only { tail.lost_own(asked) } else { tail.gap }
+    }
+
+    /// Of its claim; 0 while it opens.
+    pub(crate) fn owner_epoch(&self) -> u64 {
+        self.state.lock().owner_epoch
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     /// The backend gave us the session: replay first, then what arrived meanwhile.
@@ -132,40 +184,68 @@ impl LocalStream {
         }
         state.owner_epoch = owner_epoch;
         state.gap = gap;
-        state.last = start;
         state.read = start;
         if let Some((epoch, reason)) = state.early_end.take()
-            && epoch == owner_epoch
+            && epoch >= owner_epoch
         {
             return Outcome::End(reason);
         }
-        self.replay(state, replay)
+        self.replay(state, start, replay)
     }
 
     /// The log was read after the positions of an [`Outcome::Repair`].
-    pub(crate) fn repaired(self: &Arc<Self>, replay: Vec<Queued>) -> Outcome {
+    pub(crate) fn repaired(
+        self: &Arc<Self>,
+        after: Positions,
+        start: Positions,
+        gap: bool,
+        replay: Vec<Queued>,
+    ) -> Outcome {
         let state = self.state.lock();
-        match state.end {
-            Some(_) => Outcome::Fine,
-            None => self.replay(state, replay),
+        // What was reclaimed meanwhile has all of this already.
+        if state.end.is_some() || state.phase != Phase::Repairing || state.last != after {
+            return Outcome::Fine;
         }
+        if gap {
+            return Outcome::End(EndReason::Gap);
+        }
+        self.replay(state, start, replay)
     }
 
-    fn replay(self: &Arc<Self>, mut state: MutexGuard<'_, State>, replay: Vec<Queued>) -> Outcome {
+    /// The logs may go on in other epochs: then `start` is what this stream had, in those.
+    fn replay(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        start: Positions,
+        replay: Vec<Queued>,
+    ) -> Outcome {
         state.phase = Phase::Live;
+        state.last = start;
         for item in replay {
             state.last = item.at;
+            if self.own_only && item.kind == EventKind::Broadcast {
+                continue;
+            }
             state.queue.push_replayed(item);
         }
-        let mut outcome = Outcome::Fine;
-        for incoming in std::mem::take(&mut state.held) {
-            outcome = self.take(&mut state, incoming);
-            if outcome != Outcome::Fine {
-                break;
-            }
-        }
+        let outcome = if state.doubtful { Outcome::Reclaim } else { self.take_held(&mut state) };
         self.announce(state);
         outcome
+    }
+
+    fn take_held(&self, state: &mut State) -> Outcome {
+        let missed = std::mem::take(&mut state.missed);
+        for incoming in std::mem::take(&mut state.held) {
+            let outcome = self.take(state, incoming);
+            if outcome != Outcome::Fine {
+                return outcome;
+            }
+        }
+        if !missed || state.phase != Phase::Live || state.doubtful {
+            return Outcome::Fine;
+        }
+        state.phase = Phase::Repairing;
+        Outcome::Repair(state.last)
     }
 
     /// A live event for this stream.
@@ -177,22 +257,32 @@ impl LocalStream {
     }
 
     fn take(&self, state: &mut State, incoming: Incoming) -> Outcome {
-        if state.end.is_some() {
+        if state.end.is_some() || (self.own_only && incoming.kind == EventKind::Broadcast) {
             return Outcome::Fine;
         }
-        if state.phase != Phase::Live {
-            // Held ones beyond the bound are found missing by their offsets, and read from the log.
-            if state.held.len() < MAX_HELD {
-                state.held.push(incoming);
+        if state.phase != Phase::Live || state.doubtful {
+            // What there is no room for is read from the log, and what would overtake a broadcast.
+            let overtakes = incoming.kind == EventKind::Directed && self.gate.is_read_later();
+            match !overtakes && state.held.len() < MAX_HELD {
+                true => state.held.push(incoming),
+                false => state.missed = true,
             }
             return Outcome::Fine;
+        }
+        if incoming.kind == EventKind::Directed && self.gate.is_behind() {
+            state.phase = Phase::Repairing;
+            state.held.push(incoming);
+            return Outcome::Wait;
         }
         let last = match incoming.kind {
             EventKind::Directed => state.last.session,
             EventKind::Broadcast => state.last.broadcast,
         };
         if incoming.position.epoch != last.epoch {
-            return Outcome::End(EndReason::Gap);
+            // The log goes on in another epoch; what is lost of the last one shows when it is read.
+            state.doubts += 1;
+            state.doubtful = true;
+            return Outcome::Reclaim;
         }
         if incoming.position.offset <= last.offset {
             return Outcome::Fine;
@@ -218,14 +308,72 @@ impl LocalStream {
         }
     }
 
-    /// Signals may have been missed: the log is read in any case.
-    pub(crate) fn doubt(&self) -> Outcome {
+    /// What to read after, now that the broadcasts are read.
+    pub(crate) fn waits_after(&self) -> Option<Positions> {
+        let state = self.state.lock();
+        let waits = state.end.is_none() && state.phase == Phase::Repairing;
+        waits.then_some(state.last)
+    }
+
+    /// Signals may have been missed, the end of this stream among them: it has to be reclaimed. With
+    /// `lost`, the node's lease has run out, and another may deliver by now.
+    pub(crate) fn doubt(&self, lost: bool) {
+        let mut state = self.state.lock();
+        if state.end.is_some() {
+            return;
+        }
+        state.doubts += 1;
+        state.doubtful = true;
+        state.suspended |= lost;
+    }
+
+    /// The log may be gone although nothing was missed: it is read, and says.
+    pub(crate) fn recheck(&self) -> Outcome {
         let mut state = self.state.lock();
         if state.end.is_some() || state.phase != Phase::Live {
             return Outcome::Fine;
         }
         state.phase = Phase::Repairing;
         Outcome::Repair(state.last)
+    }
+
+    /// What to reclaim, while there is a doubt. One that opens asks for it once it is open.
+    pub(crate) fn doubted(&self) -> Option<Doubted> {
+        let state = self.state.lock();
+        let open = state.end.is_none() && state.phase != Phase::Opening;
+        (open && state.doubtful).then_some(Doubted {
+            owner_epoch: state.owner_epoch,
+            last: state.last,
+            doubt: state.doubts,
+        })
+    }
+
+    /// The session is still this stream's, and this is what the log has after what was queued.
+    pub(crate) fn reclaimed(
+        self: &Arc<Self>,
+        as_of: Doubted,
+        start: Positions,
+        gap: bool,
+        replay: Vec<Queued>,
+    ) -> Outcome {
+        let mut state = self.state.lock();
+        if state.end.is_some() {
+            return Outcome::Fine;
+        }
+        if state.doubts != as_of.doubt || state.last != as_of.last {
+            return Outcome::Reclaim;
+        }
+        state.doubtful = false;
+        state.suspended = false;
+        if gap {
+            return Outcome::End(EndReason::Gap);
+        }
+        self.replay(state, start, replay)
+    }
+
+    /// The lease is valid again: whoever waits for that may read.
+    pub(crate) fn wake(self: &Arc<Self>) {
+        self.announce(self.state.lock());
     }
 
     /// Lets a mailbox's reader know that its own burst is about to fill the queue.
@@ -241,13 +389,20 @@ impl LocalStream {
     /// The log has events up to here: when they have not come, they are read from it.
     pub(crate) fn behind(&self, session: Option<Position>, broadcast: Option<Position>) -> Outcome {
         let mut state = self.state.lock();
-        if state.end.is_some() || state.phase != Phase::Live {
+        if state.end.is_some() || state.doubtful {
+            return Outcome::Fine;
+        }
+        if state.phase != Phase::Live {
+            // What is being read may be older than this.
+            state.missed = true;
             return Outcome::Fine;
         }
         let other_epoch = session.is_some_and(|p| p.epoch != state.last.session.epoch)
             || broadcast.is_some_and(|p| p.epoch != state.last.broadcast.epoch);
         if other_epoch {
-            return Outcome::End(EndReason::Gap);
+            state.doubts += 1;
+            state.doubtful = true;
+            return Outcome::Reclaim;
         }
         let behind = session.is_some_and(|p| p.offset > state.last.session.offset)
             || broadcast.is_some_and(|p| p.offset > state.last.broadcast.offset);
@@ -277,10 +432,11 @@ impl LocalStream {
         if state.end.is_some() {
             return None;
         }
+        let may_read = !state.suspended && self.gate.is_open();
         state.end = Some(reason);
         state.frozen = false;
         state.held = Vec::new();
-        if drop_queue {
+        if drop_queue || !may_read {
             state.queue.clear();
             state.last = state.read;
         }
@@ -289,14 +445,18 @@ impl LocalStream {
         Some(ended)
     }
 
-    /// Ends it if it is the stream of this owner epoch (an opening one remembers).
+    /// Ends it if it is the stream of this owner epoch (an opening one remembers), or of an older one: a
+    /// claim whose answer was lost came in between.
     pub(crate) fn end_if_owner(self: &Arc<Self>, owner_epoch: u64, reason: EndReason) -> Option<Ended> {
         let mut state = self.state.lock();
         if state.phase == Phase::Opening {
-            state.early_end = Some((owner_epoch, reason));
+            // Ends of older epochs may come later.
+            if state.early_end.is_none_or(|(known, _)| known < owner_epoch) {
+                state.early_end = Some((owner_epoch, reason));
+            }
             return None;
         }
-        if state.owner_epoch != owner_epoch {
+        if state.owner_epoch > owner_epoch {
             return None;
         }
         self.finish(state, reason, reason.drops_queue())
@@ -310,30 +470,46 @@ impl LocalStream {
         }
         match &self.reader {
             Reader::Task => {
-                let wakers = std::mem::take(&mut state.wakers);
+                let wakers = state.wakers.take();
                 drop(state);
-                wakers.into_iter().for_each(Waker::wake);
+                wakers.wake();
             }
             Reader::Mailbox(mailbox, token) => {
-                let wakers = if state.end.is_some() { std::mem::take(&mut state.wakers) } else { Vec::new() };
+                let wakers = if state.end.is_some() { state.wakers.take() } else { Wakers::default() };
                 let add = !state.ready && (!state.paused || state.end.is_some());
                 state.ready |= add;
                 drop(state);
                 if add {
                     mailbox.add(*token, self.clone());
                 }
-                wakers.into_iter().for_each(Waker::wake);
+                wakers.wake();
             }
         }
     }
 
+    fn may_read(&self, state: &State) -> bool {
+        // What an end left in the queue was counted as delivered when it came.
+        !state.frozen && (state.end.is_some() || (!state.suspended && self.gate.is_open()))
+    }
+
     fn read(&self, state: &mut State) -> Option<Event> {
-        if state.frozen {
+        // The lease is asked only when there is something it could forbid.
+        if state.queue.is_empty() || !self.may_read(state) {
             return None;
         }
+        self.pop(state)
+    }
+
+    fn pop(&self, state: &mut State) -> Option<Event> {
         let item = state.queue.pop()?;
         state.read = item.at;
         Some(Event::new(item.payload, item.kind, item.at, self.key))
+    }
+
+    /// The place behind which it reads the session's events, unless some wait already.
+    pub(crate) fn idle_at(&self) -> Option<Position> {
+        let state = self.state.lock();
+        state.queue.is_empty().then_some(state.read.session)
     }
 
     pub(crate) fn try_next(&self) -> Option<Event> {
@@ -341,7 +517,8 @@ impl LocalStream {
         self.read(&mut state)
     }
 
-    pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+    /// `place` is where the caller waits, if it has to.
+    pub(crate) fn poll_next(&self, cx: &mut Context<'_>, place: &mut Option<u64>) -> Poll<Option<Event>> {
         let mut state = self.state.lock();
         if let Some(event) = self.read(&mut state) {
             return Poll::Ready(Some(event));
@@ -349,17 +526,17 @@ impl LocalStream {
         if state.end.is_some() {
             return Poll::Ready(None);
         }
-        // A frozen stream is woken by its end or its thaw.
-        remember(&mut state.wakers, cx.waker());
+        // One that may not be read now is woken by its end, its thaw, or the lease's return.
+        state.wakers.wait(place, cx.waker());
         Poll::Pending
     }
 
-    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<EndReason> {
+    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>, place: &mut Option<u64>) -> Poll<EndReason> {
         let mut state = self.state.lock();
         match state.end {
             Some(reason) => Poll::Ready(reason),
             None => {
-                remember(&mut state.wakers, cx.waker());
+                state.wakers.wait(place, cx.waker());
                 Poll::Pending
             }
         }
@@ -387,10 +564,14 @@ impl LocalStream {
         Cursor::encode(self.state.lock().read, self.key)
     }
 
-    /// Stops reading, and says what its reader got: the next stream of this node starts there.
+    /// Stops reading, and says what its reader got: the next stream of this node starts there. One that
+    /// has ended, and that the backend is about to be told of, says the same.
     pub(crate) fn freeze(&self) -> Option<Positions> {
         let mut state = self.state.lock();
-        if state.phase == Phase::Opening || state.end.is_some() {
+        if let Some(reason) = state.end {
+            return (state.owner_epoch > 0 && !reason.is_taken()).then_some(state.last);
+        }
+        if state.phase == Phase::Opening {
             return None;
         }
         state.frozen = true;
@@ -405,14 +586,21 @@ impl LocalStream {
     }
 }
 
+impl Waited for LocalStream {
+    fn leave(&self, place: u64) {
+        self.state.lock().wakers.leave(place);
+    }
+}
+
 impl Drain for LocalStream {
     fn drain(self: Arc<Self>, budget: usize, take: &mut dyn FnMut(u32, MailItem)) -> usize {
         let Reader::Mailbox(mailbox, token) = &self.reader else { return 0 };
         let mut taken = 0;
         let mut state = self.state.lock();
         state.ready = false;
-        while taken < budget && !state.paused {
-            let Some(event) = self.read(&mut state) else { break };
+        let may_read = self.may_read(&state);
+        while taken < budget && may_read && !state.paused {
+            let Some(event) = self.pop(&mut state) else { break };
             take(*token, MailItem::Event(event));
             taken += 1;
         }
@@ -424,17 +612,11 @@ impl Drain for LocalStream {
             state.end_told = true;
             take(*token, MailItem::End(reason));
             taken += 1;
-        } else if !state.queue.is_empty() && !state.paused {
+        } else if may_read && !state.queue.is_empty() && !state.paused {
             state.ready = true;
             drop(state);
             mailbox.add(*token, self.clone());
         }
         taken
-    }
-}
-
-fn remember(wakers: &mut Vec<Waker>, waker: &Waker) {
-    if !wakers.iter().any(|known| known.will_wake(waker)) {
-        wakers.push(waker.clone());
     }
 }

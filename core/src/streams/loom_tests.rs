@@ -7,8 +7,10 @@ use loom::thread;
 
 use crate::backend::{LogEntry, Tail};
 use crate::options::QueueLimits;
+use crate::runtime::SharedManualClock;
 use crate::session::SessionId;
 use crate::streams::event::{EndReason, EventKind, Payload, Position, Positions};
+use crate::streams::gate::Gate;
 use crate::streams::local::{Incoming, LocalStream, Outcome, Reader};
 use crate::streams::mailbox::{MailItem, Mailbox};
 use crate::streams::merge::merge;
@@ -38,7 +40,9 @@ fn payload(offset: u64) -> Payload {
 }
 
 fn stream(reader: Reader) -> Arc<LocalStream> {
-    LocalStream::new(session(), QueueLimits::default(), reader)
+    let gate = Arc::new(Gate::new(Arc::new(SharedManualClock::default()), true));
+    gate.extend(u64::MAX);
+    LocalStream::new(session(), QueueLimits::default(), gate, reader)
 }
 
 fn open_stream(reader: Reader) -> Arc<LocalStream> {

@@ -1,9 +1,11 @@
 //! The stream manager: open, send, has, close.
 
 use std::collections::HashSet;
-use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
+use std::{fmt, iter};
 
 use futures_util::FutureExt as _;
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
@@ -11,15 +13,15 @@ use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use crate::backend::{Acceptance, Address, Claim, Claimed, Start, Submission, Topic};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::SessionId;
-use crate::stats::Counters;
 use crate::streams::cursor::Cursor;
-use crate::streams::event::{EndReason, Event, Payload};
+use crate::streams::event::{EndReason, Event, Payload, Position, Positions};
 use crate::streams::hub::Hub;
 use crate::streams::local::{LocalStream, Reader};
 use crate::streams::mailbox::Mailbox;
 use crate::streams::merge::merge;
 use crate::streams::writer::Writer;
 use crate::sync::Mutex;
+use crate::wakers::Wait;
 
 /// Opens of one session on one node wait for each other; sessions share this many locks.
 const OPEN_LOCKS: usize = 256;
@@ -27,6 +29,7 @@ const MAX_KEY_BYTES: usize = 128;
 
 /// What a new stream does when a live node holds one of the session (G6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Conflict {
     /// Takes over; the old one ends with `replaced`.
     #[default]
@@ -63,6 +66,7 @@ impl OpenOptions {
 
 /// To whom `send` sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Target {
     /// One session.
     Session(SessionId),
@@ -125,8 +129,20 @@ impl SendOptions {
     }
 }
 
+/// One event of [`StreamManager::send_all`].
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// To whom.
+    pub target: Target,
+    /// What.
+    pub payload: Payload,
+    /// How.
+    pub options: SendOptions,
+}
+
 /// What became of an event, counted in sessions (a broadcast counts once).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Receipt {
     /// Accepted: it will be delivered, now or when the session's stream opens.
     pub accepted: u64,
@@ -176,6 +192,7 @@ impl StreamManager {
             options.operation_timeout(),
             options.max_pending_bytes,
             hub.capability.pipelined,
+            options.recorder.clone(),
         );
         let locks = if hub.capability.immediate { 0 } else { OPEN_LOCKS };
         StreamManager {
@@ -232,20 +249,36 @@ impl StreamManager {
         open.now_or_never().unwrap_or_else(|| Err(not_immediate("streams.open")))
     }
 
+    /// Opens a log of its own after a position.
+    pub(crate) async fn open_log(&self, log: &SessionId, after: Option<Positions>) -> Result<EventStream> {
+        self.open_at(log, after.map_or(Start::Fresh, Start::Cursor), Conflict::Replace, Reader::Task).await
+    }
+
     async fn open_for(
         &self,
         session: &SessionId,
         options: OpenOptions,
         reader: Reader,
     ) -> Result<EventStream> {
+        let cursor = options.after.as_deref().map(|text| Cursor::decode(text, session)).transpose()?;
+        let start = cursor.map_or(Start::Fresh, Start::Cursor);
+        self.open_at(session, start, options.conflict, reader).await
+    }
+
+    async fn open_at(
+        &self,
+        session: &SessionId,
+        start: Start,
+        conflict: Conflict,
+        reader: Reader,
+    ) -> Result<EventStream> {
         let hub = &self.inner.hub;
         hub.check_open("streams.open")?;
-        let cursor = options.after.as_deref().map(|text| Cursor::decode(text, session)).transpose()?;
         let opening = Opening {
             hub: hub.clone(),
-            stream: LocalStream::new(session.clone(), hub.options.queue.clone(), reader),
-            replace: options.conflict == Conflict::Replace,
-            start: cursor.map_or(Start::Fresh, Start::Cursor),
+            stream: LocalStream::new(session.clone(), hub.options.queue.clone(), hub.gate.clone(), reader),
+            replace: conflict == Conflict::Replace,
+            start,
         };
         if hub.capability.immediate {
             let _one_at_a_time = self.inner.open_now.lock();
@@ -277,29 +310,55 @@ impl StreamManager {
     /// ([`Error::outcome_unknown`] says whether it may have happened; retry with the same key).
     pub async fn send(
         &self,
-        target: Target,
+        target: impl Into<Target>,
         payload: impl Into<Payload>,
         options: SendOptions,
     ) -> Result<Receipt> {
-        let Some(submission) = self.submission(target, payload.into(), options)? else {
+        let Some(submission) = self.submission(target.into(), payload.into(), options)? else {
             return Ok(Receipt::default());
         };
         if self.inner.hub.capability.immediate {
-            return self.accept_now(submission);
+            return self.accept_now(&submission);
         }
         self.inner.writer.submit(submission).await.map(|accepted| self.receipt(accepted))
+    }
+
+    /// [`send`](Self::send) for many events, in this order: they leave as one batch, and a receipt or
+    /// error each comes back once all have one. An event that fails does not keep the others from it.
+    pub async fn send_all(&self, events: impl IntoIterator<Item = Outgoing>) -> Vec<Result<Receipt>> {
+        let mut submitted = Vec::new();
+        let mut results: Vec<Option<Result<Receipt>>> = Vec::new();
+        for Outgoing { target, payload, options } in events {
+            results.push(match self.submission(target, payload, options) {
+                Ok(Some(submission)) => {
+                    submitted.push(submission);
+                    None
+                }
+                Ok(None) => Some(Ok(Receipt::default())),
+                Err(error) => Some(Err(error)),
+            });
+        }
+        let accepted: Vec<_> = match self.inner.hub.capability.immediate {
+            true => submitted.iter().map(|submission| self.accept_now(submission)).collect(),
+            false => {
+                let accepted = self.inner.writer.submit_all(submitted).await;
+                accepted.into_iter().map(|one| one.map(|accepted| self.receipt(accepted))).collect()
+            }
+        };
+        let mut accepted = accepted.into_iter();
+        results.into_iter().filter_map(|result| result.or_else(|| accepted.next())).collect()
     }
 
     /// [`send`](Self::send) without waiting, on a backend whose capability is `immediate`; `config`
     /// on others.
     pub fn send_now(
         &self,
-        target: Target,
+        target: impl Into<Target>,
         payload: impl Into<Payload>,
         options: SendOptions,
     ) -> Result<Receipt> {
-        match self.submission(target, payload.into(), options)? {
-            Some(submission) => self.accept_now(submission),
+        match self.submission(target.into(), payload.into(), options)? {
+            Some(submission) => self.accept_now(&submission),
             None => Ok(Receipt::default()),
         }
     }
@@ -326,18 +385,17 @@ impl StreamManager {
         Ok(target.address().map(|to| Submission { to, payload, idempotency_key: key.map(Into::into) }))
     }
 
-    fn accept_now(&self, submission: Submission) -> Result<Receipt> {
-        let batch = [submission];
-        let accept = self.inner.hub.backend.accept(&batch).now_or_never();
-        let outcome = accept.and_then(|mut outcomes| outcomes.pop());
-        outcome.unwrap_or_else(|| Err(not_immediate("streams.send"))).map(|accepted| self.receipt(accepted))
+    fn accept_now(&self, submission: &Submission) -> Result<Receipt> {
+        let accepted = self.inner.hub.backend.accept_now(submission);
+        let accepted = accepted.unwrap_or_else(|| Err(not_immediate("streams.send")))?;
+        Ok(self.receipt(accepted))
     }
 
     fn receipt(&self, accepted: Acceptance) -> Receipt {
         let counters = &self.inner.hub.counters;
-        Counters::add(&counters.accepted, accepted.accepted);
-        Counters::add(&counters.dropped, accepted.dropped);
-        Counters::add(&counters.duplicates, accepted.duplicates);
+        counters.accepted.add(accepted.accepted);
+        counters.dropped.add(accepted.dropped);
+        counters.duplicates.add(accepted.duplicates);
         Receipt { accepted: accepted.accepted, dropped: accepted.dropped, duplicates: accepted.duplicates }
     }
 
@@ -394,19 +452,33 @@ struct Opening {
 impl Opening {
     async fn run(self) -> Result<EventStream> {
         let Opening { hub, stream, replace, start } = self;
-        // A stream of this node that has just ended says where the next one starts (G4).
-        hub.flush_releases().await;
+        // A stream of this node that has just ended says where the next one starts (G4): by way of the
+        // backend, or by itself if it ends at this very moment.
+        let ending = hub.streams.current(stream.session());
+        let given_back = hub.release_before_claim(stream.session()).await;
+        if matches!(start, Start::Fresh) {
+            given_back?;
+        }
         let old = if replace { hub.streams.current(stream.session()) } else { None };
-        let start = match (start, old.as_ref().and_then(|old| old.freeze())) {
+        let ended = ending.filter(|ending| ending.ended().is_some());
+        let start = match (start, old.as_ref().or(ended.as_ref()).and_then(|old| old.freeze())) {
             (Start::Fresh, Some(delivered)) => Start::Delivered(delivered),
             (start, _) => start,
         };
         hub.streams.insert_opening(&stream);
         let claim = Claim { session: stream.session().clone(), node: hub.node.clone(), start, replace };
         match hub.run("streams.open", hub.backend.claim(claim)).await {
-            Ok(claimed) => Ok(Self::settle(hub, stream, claimed)),
+            Ok(mut claimed) => {
+                if let Start::Cursor(asked) | Start::Delivered(asked) = start {
+                    claimed.tail.gap = stream.lacks(&claimed.tail, asked);
+                }
+                Ok(Self::settle(hub, stream, claimed))
+            }
             Err(error) => {
                 hub.streams.remove(&stream);
+                if error.outcome_unknown() {
+                    hub.suspect(stream.session());
+                }
                 if let Some(old) = old {
                     old.thaw();
                 }
@@ -419,15 +491,15 @@ impl Opening {
         if let Some(old) = hub.streams.settle(&stream) {
             hub.end_stream(&old, EndReason::Replaced);
         }
-        Counters::add(&hub.counters.opened, 1);
-        Counters::add(&hub.counters.gaps, u64::from(claimed.tail.gap));
+        hub.counters.opened.add(1);
+        hub.counters.gaps.add(u64::from(claimed.tail.gap));
         let (start, gap) = (claimed.tail.start, claimed.tail.gap);
         let outcome = stream.opened(claimed.owner_epoch, start, gap, merge(claimed.tail));
         hub.settle(&stream, outcome);
         if hub.is_closed() {
             hub.end_stream(&stream, EndReason::Shutdown);
         }
-        EventStream { hub, stream }
+        EventStream { hub, stream, turn: AsyncMutex::default(), place: None }
     }
 }
 
@@ -437,6 +509,10 @@ impl Opening {
 pub struct EventStream {
     hub: Arc<Hub>,
     stream: Arc<LocalStream>,
+    /// Held by the one that reads; the others wait in line.
+    turn: AsyncMutex<()>,
+    /// Where the one that polls it waits.
+    place: Option<u64>,
 }
 
 impl EventStream {
@@ -457,12 +533,28 @@ impl EventStream {
 
     /// The next event, in order (G1); `None` once the stream has ended and what was queued is read.
     /// Cancel-safe: a dropped call loses nothing.
+    ///
+    /// Calls are served in the order in which they were first polled. One that was begun and is neither
+    /// polled nor dropped keeps those behind it waiting.
     pub async fn next(&self) -> Option<Event> {
-        std::future::poll_fn(|cx| self.stream.poll_next(cx)).await
+        let _turn = self.turn.lock().await;
+        let mut wait = Wait::on(&*self.stream);
+        poll_fn(|cx| self.stream.poll_next(cx, &mut wait.place)).await
     }
 
-    /// The next event if there is one already.
+    /// The next events, as many as there are but no more than `limit` (at least 1); waits for the first,
+    /// as [`next`](Self::next) does. Empty once the stream has ended and what was queued is read.
+    pub async fn next_batch(&self, limit: usize) -> Vec<Event> {
+        let _turn = self.turn.lock().await;
+        let mut wait = Wait::on(&*self.stream);
+        let first = poll_fn(|cx| self.stream.poll_next(cx, &mut wait.place)).await;
+        let rest = iter::from_fn(|| self.stream.try_next()).take(limit.saturating_sub(1));
+        first.into_iter().chain(rest).collect()
+    }
+
+    /// The next event if there is one already, and nobody waits for it.
     pub fn try_next(&self) -> Option<Event> {
+        let _turn = self.turn.try_lock().ok()?;
         self.stream.try_next()
     }
 
@@ -473,7 +565,13 @@ impl EventStream {
 
     /// Resolves when the stream ends; events that were queued can still be read then.
     pub async fn ended(&self) -> EndReason {
-        std::future::poll_fn(|cx| self.stream.poll_ended(cx)).await
+        let mut wait = Wait::on(&*self.stream);
+        poll_fn(|cx| self.stream.poll_ended(cx, &mut wait.place)).await
+    }
+
+    /// [`ended`](Self::ended) for the task that also polls the stream: woken by whatever comes first.
+    pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<EndReason> {
+        self.stream.poll_ended(cx, &mut self.place)
     }
 
     /// Stops (or starts again) handing events to the mailbox; the queue stays bounded meanwhile (G10).
@@ -497,6 +595,19 @@ impl EventStream {
         }
     }
 
+    /// The place behind which it reads the session's events, unless some wait already.
+    pub(crate) fn idle_at(&self) -> Option<Position> {
+        self.stream.idle_at()
+    }
+
+    /// Ends, and leaves what follows to the caller, as when a thread is held up right there.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn end_untold(&self, reason: EndReason) -> impl FnOnce() + use<> {
+        let (hub, stream) = (self.hub.clone(), self.stream.clone());
+        let ended = stream.end(reason).expect("it was open");
+        move || hub.after_end(&stream, ended, reason)
+    }
+
     fn end_unread(&self) {
         if let Some(ended) = self.stream.abandon() {
             self.hub.after_end(&self.stream, ended, EndReason::Closed);
@@ -513,13 +624,45 @@ impl Drop for EventStream {
 impl futures_util::Stream for EventStream {
     type Item = Event;
 
-    fn poll_next(self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Option<Event>> {
-        self.stream.poll_next(cx)
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let this = self.get_mut();
+        this.stream.poll_next(cx, &mut this.place)
     }
 }
 
 impl fmt::Debug for EventStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EventStream").field("session", self.session()).field("end", &self.end()).finish()
+    }
+}
+
+#[cfg(all(test, not(loom), feature = "native"))]
+mod tests {
+    use super::*;
+    use crate::Engine;
+
+    #[tokio::test]
+    async fn readers_are_served_in_the_order_in_which_they_asked() {
+        let engine = Engine::memory();
+        let id = SessionId::random();
+        let stream = engine.streams().open(&id, OpenOptions::default()).await.unwrap();
+        let [mut gone, mut first, mut second] = [(); 3].map(|()| Box::pin(stream.next()));
+        for reader in [&mut gone, &mut first, &mut second] {
+            assert!(reader.now_or_never().is_none());
+        }
+        for payload in ["0", "1", "2"] {
+            engine
+                .streams()
+                .send(Target::Session(id.clone()), payload, SendOptions::default())
+                .await
+                .unwrap();
+        }
+        assert!(stream.try_next().is_none(), "somebody waits for it");
+        drop(gone);
+        assert!((&mut second).now_or_never().is_none(), "it is the first one's turn");
+        let text = |event: Event| event.payload().to_string();
+        assert_eq!(first.await.map(text).as_deref(), Some("0"));
+        assert_eq!(second.await.map(text).as_deref(), Some("1"));
+        assert_eq!(stream.next_batch(9).await.into_iter().map(text).collect::<Vec<_>>(), ["2"]);
     }
 }

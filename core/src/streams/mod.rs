@@ -1,8 +1,10 @@
 //! Streams: the manager, the hub behind it, cursors and backpressure.
 
+pub(crate) mod answers;
 pub(crate) mod cursor;
 pub(crate) mod event;
 pub(crate) mod frame;
+pub(crate) mod gate;
 pub(crate) mod hub;
 pub(crate) mod local;
 #[cfg(all(test, loom))]
@@ -19,4 +21,6 @@ pub use cursor::Cursor;
 pub use event::{EndReason, Event, EventKind, Payload, Position, Positions};
 pub use frame::{frame_prefix, is_frame};
 pub use mailbox::{MailItem, Mailbox};
-pub use manager::{Conflict, EventStream, OpenOptions, Receipt, SendOptions, StreamManager, Target};
+pub use manager::{
+    Conflict, EventStream, OpenOptions, Outgoing, Receipt, SendOptions, StreamManager, Target,
+};

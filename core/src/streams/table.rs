@@ -1,10 +1,9 @@
 //! The local table session → stream, in shards so that sessions don't wait for each other.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::session::SessionId;
+use crate::session::{SessionId, SessionMap};
 use crate::streams::local::LocalStream;
 use crate::sync::Mutex;
 
@@ -28,17 +27,19 @@ impl Slot {
 
 /// The streams of this node.
 pub(crate) struct StreamTable {
-    shards: Vec<Mutex<HashMap<SessionId, Slot>>>,
-    hasher: RandomState,
+    shards: Vec<Mutex<SessionMap<Slot>>>,
+    /// All of them in the order they were made, which is how they lie in memory, here and in a
+    /// binding: a fan-out in the order of a hash table would miss the cache at each step.
+    in_order: Mutex<BTreeMap<u64, Arc<LocalStream>>>,
 }
 
 impl StreamTable {
     pub(crate) fn new() -> Self {
-        StreamTable { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
+        StreamTable { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), in_order: Mutex::default() }
     }
 
-    fn shard(&self, session: &SessionId) -> &Mutex<HashMap<SessionId, Slot>> {
-        &self.shards[self.hasher.hash_one(session) as usize % SHARDS]
+    fn shard(&self, session: &SessionId) -> &Mutex<SessionMap<Slot>> {
+        &self.shards[session.shard(SHARDS)]
     }
 
     /// The stream that delivers.
@@ -56,6 +57,7 @@ impl StreamTable {
 
     /// Puts a stream in that is about to open, so that it misses no signal.
     pub(crate) fn insert_opening(&self, stream: &Arc<LocalStream>) {
+        self.in_order.lock().insert(stream.number(), stream.clone());
         let mut shard = self.shard(stream.session()).lock();
         shard.entry(stream.session().clone()).or_default().opening = Some(stream.clone());
     }
@@ -75,6 +77,7 @@ impl StreamTable {
 
     /// Takes this very stream out; another one of the same session stays.
     pub(crate) fn remove(&self, stream: &Arc<LocalStream>) {
+        self.in_order.lock().remove(&stream.number());
         let mut shard = self.shard(stream.session()).lock();
         let Some(slot) = shard.get_mut(stream.session()) else { return };
         let is_it = |held: &mut Arc<LocalStream>| Arc::ptr_eq(held, stream);
@@ -89,17 +92,13 @@ impl StreamTable {
         }
     }
 
-    /// Calls `each` on every stream. A shard is locked meanwhile, so `each` must not touch the table.
-    pub(crate) fn for_each(&self, mut each: impl FnMut(&Arc<LocalStream>)) {
-        for shard in &self.shards {
-            shard.lock().values().flat_map(Slot::streams).for_each(&mut each);
-        }
+    /// Calls `each` on every stream, oldest first. `each` must not touch the table.
+    pub(crate) fn for_each(&self, each: impl FnMut(&Arc<LocalStream>)) {
+        self.in_order.lock().values().for_each(each);
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<LocalStream>> {
-        let mut all = Vec::new();
-        self.for_each(|stream| all.push(stream.clone()));
-        all
+        self.in_order.lock().values().cloned().collect()
     }
 
     pub(crate) fn len(&self) -> usize {

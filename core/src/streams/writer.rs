@@ -14,10 +14,13 @@ use std::time::Duration;
 use futures_util::future::select;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{Notify, Semaphore, oneshot};
+use tracing::Instrument as _;
 
 use crate::backend::{Acceptance, DynBackend, Submission};
 use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::{SharedRecorder, Stopwatch};
 use crate::runtime::{BoxFuture, Runtime};
+use crate::streams::answers::{Answer, Answers};
 use crate::sync::Mutex;
 
 /// The most events in one batch.
@@ -32,7 +35,7 @@ const WORTH_A_BATCH: usize = 64;
 struct Waiting {
     submission: Submission,
     bytes: u32,
-    answer: oneshot::Sender<Result<Acceptance>>,
+    answer: Answer,
 }
 
 #[derive(Default)]
@@ -58,6 +61,7 @@ pub(crate) struct Writer {
     line: Mutex<Line>,
     /// Enough waits for a batch of its own.
     more: Notify,
+    recorder: Option<SharedRecorder>,
 }
 
 impl Writer {
@@ -67,6 +71,7 @@ impl Writer {
         timeout: Duration,
         max_bytes: usize,
         pipelined: bool,
+        recorder: Option<SharedRecorder>,
     ) -> Arc<Self> {
         let capacity = max_bytes.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize) as u32;
         Arc::new(Writer {
@@ -78,46 +83,87 @@ impl Writer {
             most: if pipelined { MAX_UNDER_WAY } else { 1 },
             line: Mutex::default(),
             more: Notify::new(),
+            recorder,
         })
     }
 
     /// Submits one event and waits until the backend has accepted it.
     pub(crate) async fn submit(self: &Arc<Self>, submission: Submission) -> Result<Acceptance> {
-        // One event may be larger than the room: it then takes all of it.
-        let bytes = (submission.payload.len().max(1) as u64).min(u64::from(self.capacity)) as u32;
+        let bytes = self.size(&submission);
         self.wait_for_room(bytes).await?;
-        let (answer, answered) = oneshot::channel();
-        let (start, waiting, lonely) = {
-            let mut line = self.line.lock();
-            line.waiting.push_back(Waiting { submission, bytes, answer });
-            let start = !std::mem::replace(&mut line.running, true);
-            line.shared = !start;
-            (start, line.waiting.len(), line.run.take())
-        };
-        // Whoever drives it may not be polled again before this one is answered.
-        if let Some(run) = lonely {
-            self.runtime.spawn(run);
-        }
-        if !start && waiting == WORTH_A_BATCH {
-            self.more.notify_one();
-        }
-        let mut drive = start.then(|| Drive::new(self.clone()));
-        let mut answered = answered;
+        let (answer, mut answered) = oneshot::channel();
+        let mut drive = self.enqueue([Waiting { submission, bytes, answer: Answer::One(answer) }]);
         let answer = poll_fn(|cx| {
             if let Some(drive) = &mut drive {
                 drive.go_on(cx);
             }
             Pin::new(&mut answered).poll(cx)
         });
-        match answer.await {
-            Ok(result) => result,
-            Err(_) => Err(Error::new(
-                ErrorKind::Closed,
-                "streams.send",
-                "the engine stopped before the backend answered",
-            )
-            .with_unknown_outcome()),
+        answer.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Submits events that leave together, in this order; an answer each, once all have one.
+    pub(crate) async fn submit_all(self: &Arc<Self>, all: Vec<Submission>) -> Vec<Result<Acceptance>> {
+        if all.is_empty() {
+            return Vec::new();
         }
+        let sizes: Vec<u32> = all.iter().map(|one| self.size(one)).collect();
+        let answers = Answers::new(all.len());
+        let total: u64 = sizes.iter().map(|bytes| u64::from(*bytes)).sum();
+        let room = u32::try_from(total).ok().and_then(|total| self.room.try_acquire_many(total).ok());
+        let mut drive = None;
+        if let Some(permit) = room {
+            permit.forget();
+            let waiting = all.into_iter().zip(sizes).enumerate();
+            let waiting: Vec<_> = waiting
+                .map(|(at, (submission, bytes))| Waiting { submission, bytes, answer: answers.part(at) })
+                .collect();
+            let many = waiting.len() >= WORTH_A_BATCH;
+            // Many are packed elsewhere meanwhile; for few, no task has to wake up.
+            drive = self.enqueue(waiting).filter(|_| !many);
+        } else {
+            // One after the other, or those that find room first would overtake.
+            for (at, (submission, bytes)) in all.into_iter().zip(sizes).enumerate() {
+                let answer = answers.part(at);
+                match self.wait_for_room(bytes).await {
+                    Ok(()) => drop(self.enqueue([Waiting { submission, bytes, answer }])),
+                    Err(error) => answer.give(Err(error)),
+                }
+            }
+        }
+        let all = poll_fn(|cx| {
+            if let Some(drive) = &mut drive {
+                drive.go_on(cx);
+            }
+            answers.poll(cx)
+        });
+        all.await.into_iter().map(|answer| answer.unwrap_or_else(|| Err(stopped()))).collect()
+    }
+
+    /// What an event takes of the room. One may be larger than the room: it then takes all of it.
+    fn size(&self, submission: &Submission) -> u32 {
+        (submission.payload.len().max(1) as u64).min(u64::from(self.capacity)) as u32
+    }
+
+    /// Puts events into the line; what sends them, if nobody does so yet.
+    fn enqueue(self: &Arc<Self>, waiting: impl IntoIterator<Item = Waiting>) -> Option<Drive> {
+        let (start, full, lonely) = {
+            let mut line = self.line.lock();
+            let before = line.waiting.len();
+            line.waiting.extend(waiting);
+            let full = before < WORTH_A_BATCH && line.waiting.len() >= WORTH_A_BATCH;
+            let start = !std::mem::replace(&mut line.running, true);
+            line.shared = !start;
+            (start, full, line.run.take())
+        };
+        // Whoever drives it may not be polled again before these are answered.
+        if let Some(run) = lonely {
+            self.runtime.spawn(run);
+        }
+        if !start && full {
+            self.more.notify_one();
+        }
+        start.then(|| Drive::new(self.clone()))
     }
 
     async fn wait_for_room(&self, bytes: u32) -> Result<()> {
@@ -184,16 +230,21 @@ impl Writer {
     async fn accept(&self, batch: Vec<Waiting>) {
         let (submissions, answers): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|w| (w.submission, (w.bytes, w.answer))).unzip();
+        let watch = Stopwatch::start(self.recorder.as_ref(), &self.runtime);
+        let span = tracing::debug_span!("operation", operation = "streams.send", events = submissions.len());
         let accept = Box::pin(async { Ok(self.backend.accept(&submissions).await) });
-        let results = match self.runtime.deadline("streams.send", self.timeout, accept).await {
+        let accepted = self.runtime.deadline("streams.send", self.timeout, accept).instrument(span).await;
+        let results = match accepted {
             Ok(results) => results,
             Err(error) => answers.iter().map(|_| Err(error.duplicate())).collect(),
         };
+        // One that a sender got wrong is not the batch's failure.
+        let failed = results.iter().all(Result::is_err).then(|| results.first()?.as_ref().err());
+        watch.stop("streams.send", failed.flatten().map(Error::kind));
         let mut results = results.into_iter();
         for (bytes, answer) in answers {
             self.room.add_permits(bytes as usize);
-            // A sender that went away does not need its answer.
-            let _ = answer.send(results.next().unwrap_or_else(missing));
+            answer.give(results.next().unwrap_or_else(missing));
         }
     }
 }
@@ -230,6 +281,11 @@ impl Drop for Drive {
             self.0.runtime.spawn(run);
         }
     }
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::Closed, "streams.send", "the engine stopped before the backend answered")
+        .with_unknown_outcome()
 }
 
 fn missing() -> Result<Acceptance> {

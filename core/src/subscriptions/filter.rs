@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 
 /// The filters of a `subscriptions/listen` request: only what is asked for is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[cfg_attr(feature = "sync-layer", derive(serde::Serialize))]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct SubscriptionFilter {
@@ -19,9 +20,29 @@ pub struct SubscriptionFilter {
     pub resources_list_changed: bool,
     /// `notifications/resources/updated` of these URIs.
     pub resource_subscriptions: Vec<String>,
+    /// All of these notifications, of any URI: for a bus that filters by itself. No client can ask for it.
+    #[serde(skip)]
+    pub everything: bool,
 }
 
 impl SubscriptionFilter {
+    /// Whatever can be subscribed to; see [`everything`](Self::everything).
+    pub fn everything() -> Self {
+        SubscriptionFilter { everything: true, ..SubscriptionFilter::default() }
+    }
+
+    /// Whether a notification about this is asked for.
+    #[cfg(feature = "sync-layer")]
+    pub(crate) fn wants(&self, subject: &Subject<'_>) -> bool {
+        match subject {
+            Subject::Tools => self.tools_list_changed,
+            Subject::Prompts => self.prompts_list_changed,
+            Subject::Resources => self.resources_list_changed,
+            Subject::Resource(uri) => self.resource_subscriptions.iter().any(|wanted| wanted == uri),
+            Subject::Other => false,
+        }
+    }
+
     /// Reads filters from the JSON of a request. Fails with `invalid_input`.
     pub fn from_json(json: &str) -> Result<Self> {
         serde_json::from_str(json).map_err(|cause| {
@@ -94,6 +115,13 @@ mod tests {
         );
         assert_eq!(subject(r#"{"method":"x","params":[1]}"#), Some(Subject::Other));
         assert_eq!(subject(r#"{"id":1}"#), None);
+    }
+
+    #[test]
+    fn no_client_asks_for_everything() {
+        let filter =
+            SubscriptionFilter::from_json(r#"{"everything": true, "toolsListChanged": true}"#).unwrap();
+        assert!(!filter.everything && filter.tools_list_changed);
     }
 
     proptest! {

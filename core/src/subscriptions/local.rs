@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use crate::options::QueueLimits;
 use crate::streams::Payload;
 use crate::streams::mailbox::{Drain, MailItem, Mailbox};
 use crate::sync::{Mutex, MutexGuard};
+use crate::wakers::{Waited, Wakers};
 
 /// Why a subscription ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,7 +51,7 @@ struct State {
     bytes: usize,
     end: Option<SubscriptionEnd>,
     end_told: bool,
-    wakers: Vec<Waker>,
+    wakers: Wakers,
     ready: bool,
     paused: bool,
 }
@@ -127,14 +128,14 @@ impl LocalSubscription {
         if !something {
             return;
         }
-        let wakers = std::mem::take(&mut state.wakers);
+        let wakers = state.wakers.take();
         let add = self.mailbox.is_some() && !state.ready;
         state.ready |= add;
         drop(state);
         if let (true, Some((mailbox, token))) = (add, &self.mailbox) {
             mailbox.add(*token, self.clone());
         }
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.wake();
     }
 
     fn read(state: &mut State) -> Option<Payload> {
@@ -149,7 +150,8 @@ impl LocalSubscription {
         Some(payload)
     }
 
-    pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Payload>> {
+    /// `place` is where the caller waits, if it has to.
+    pub(crate) fn poll_next(&self, cx: &mut Context<'_>, place: &mut Option<u64>) -> Poll<Option<Payload>> {
         let mut state = self.state.lock();
         if let Some(payload) = Self::read(&mut state) {
             return Poll::Ready(Some(payload));
@@ -157,16 +159,16 @@ impl LocalSubscription {
         if state.end.is_some() {
             return Poll::Ready(None);
         }
-        state.wakers.push(cx.waker().clone());
+        state.wakers.wait(place, cx.waker());
         Poll::Pending
     }
 
-    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<SubscriptionEnd> {
+    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>, place: &mut Option<u64>) -> Poll<SubscriptionEnd> {
         let mut state = self.state.lock();
         match state.end {
             Some(end) => Poll::Ready(end),
             None => {
-                state.wakers.push(cx.waker().clone());
+                state.wakers.wait(place, cx.waker());
                 Poll::Pending
             }
         }
@@ -174,6 +176,12 @@ impl LocalSubscription {
 
     pub(crate) fn ended(&self) -> Option<SubscriptionEnd> {
         self.state.lock().end
+    }
+}
+
+impl Waited for LocalSubscription {
+    fn leave(&self, place: u64) {
+        self.state.lock().wakers.leave(place);
     }
 }
 

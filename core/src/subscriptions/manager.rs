@@ -1,9 +1,11 @@
 //! The subscription manager: create, acknowledge, send, close.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use futures_util::FutureExt as _;
+use tokio::sync::Mutex as AsyncMutex;
 
 use crate::backend::{Address, Submission, Topic};
 use crate::error::{Error, Result};
@@ -13,6 +15,7 @@ use crate::streams::mailbox::Mailbox;
 use crate::streams::writer::Writer;
 use crate::subscriptions::filter::{SubscriptionFilter, subject};
 use crate::subscriptions::local::{LocalSubscription, SubscriptionEnd};
+use crate::wakers::Wait;
 
 const MAX_ID_BYTES: usize = 1_024;
 
@@ -154,7 +157,13 @@ impl SubscriptionManager {
         }
         let local = LocalSubscription::new(options.queue.clone(), mailbox);
         let registered = hub.subscriptions.insert(&key, filter, &local);
-        Ok(registered.then(|| Subscription { hub: hub.clone(), key, local }))
+        Ok(registered.then(|| Subscription {
+            hub: hub.clone(),
+            key,
+            local,
+            turn: AsyncMutex::default(),
+            place: None,
+        }))
     }
 
     /// Sends a JSON-RPC notification to the matching subscriptions of every node; resolves once the
@@ -164,19 +173,54 @@ impl SubscriptionManager {
     pub async fn send(&self, notification: &str) -> Result<()> {
         let submission = self.submission(notification)?;
         if self.hub.capability.immediate {
-            return self.accept_now(submission);
+            return self.accept_now(&submission);
         }
         self.writer.submit(submission).await?;
-        // It comes back to this node in its own time: a subscription made from here on must not see it.
-        // It was accepted in any case.
-        let _ = self.hub.run("subscriptions.send", self.hub.backend.caught_up()).await;
+        self.catch_up().await;
         Ok(())
+    }
+
+    /// [`send`](Self::send) for many notifications, in this order: they leave as one batch, and an
+    /// outcome each comes back once all have one.
+    pub async fn send_all(
+        &self,
+        notifications: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Vec<Result<()>> {
+        let mut submitted = Vec::new();
+        let mut results: Vec<Option<Result<()>>> = Vec::new();
+        for notification in notifications {
+            results.push(match self.submission(notification.as_ref()) {
+                Ok(submission) => {
+                    submitted.push(submission);
+                    None
+                }
+                Err(error) => Some(Err(error)),
+            });
+        }
+        let accepted: Vec<_> = match self.hub.capability.immediate {
+            true => submitted.iter().map(|submission| self.accept_now(submission)).collect(),
+            false => {
+                let accepted = self.writer.submit_all(submitted).await;
+                if accepted.iter().any(Result::is_ok) {
+                    self.catch_up().await;
+                }
+                accepted.into_iter().map(|one| one.map(drop)).collect()
+            }
+        };
+        let mut accepted = accepted.into_iter();
+        results.into_iter().filter_map(|result| result.or_else(|| accepted.next())).collect()
+    }
+
+    /// What was accepted comes back to this node in its own time: a subscription made from here on must
+    /// not see it. It was accepted in any case.
+    async fn catch_up(&self) {
+        let _ = self.hub.run("subscriptions.send", self.hub.backend.caught_up()).await;
     }
 
     /// [`send`](Self::send) without waiting, on a backend whose capability is `immediate`; `config`
     /// on others.
     pub fn send_now(&self, notification: &str) -> Result<()> {
-        self.accept_now(self.submission(notification)?)
+        self.accept_now(&self.submission(notification)?)
     }
 
     fn submission(&self, notification: &str) -> Result<Submission> {
@@ -196,17 +240,15 @@ impl SubscriptionManager {
         })
     }
 
-    fn accept_now(&self, submission: Submission) -> Result<()> {
-        let batch = [submission];
-        let outcome = self.hub.backend.accept(&batch).now_or_never().and_then(|mut outcomes| outcomes.pop());
-        outcome.unwrap_or_else(|| {
-            Err(Error::new(
+    fn accept_now(&self, submission: &Submission) -> Result<()> {
+        match self.hub.backend.accept_now(submission) {
+            Some(accepted) => accepted.map(drop),
+            None => Err(Error::new(
                 crate::ErrorKind::Config,
                 "subscriptions.send",
                 "this backend needs to be waited for; use the asynchronous call",
-            ))
-        })?;
-        Ok(())
+            )),
+        }
     }
 
     /// Ends one subscription of this node at once, whatever its reader does. False when there is none.
@@ -239,6 +281,10 @@ pub struct Subscription {
     hub: Arc<Hub>,
     key: SubscriptionKey,
     local: Arc<LocalSubscription>,
+    /// Held by the one that reads; the others wait in line.
+    turn: AsyncMutex<()>,
+    /// Where the one that polls it waits.
+    place: Option<u64>,
 }
 
 impl Subscription {
@@ -258,9 +304,12 @@ impl Subscription {
         self.local.set_paused(paused);
     }
 
-    /// The next notification, as JSON; `None` once the subscription has ended. Cancel-safe.
+    /// The next notification, as JSON; `None` once the subscription has ended. Cancel-safe; calls are
+    /// served in the order in which they were first polled.
     pub async fn next(&self) -> Option<Payload> {
-        std::future::poll_fn(|cx| self.local.poll_next(cx)).await
+        let _turn = self.turn.lock().await;
+        let mut wait = Wait::on(&*self.local);
+        std::future::poll_fn(|cx| self.local.poll_next(cx, &mut wait.place)).await
     }
 
     /// Why it ended, if it has.
@@ -270,14 +319,34 @@ impl Subscription {
 
     /// Resolves when it ends.
     pub async fn ended(&self) -> SubscriptionEnd {
-        std::future::poll_fn(|cx| self.local.poll_ended(cx)).await
+        let mut wait = Wait::on(&*self.local);
+        std::future::poll_fn(|cx| self.local.poll_ended(cx, &mut wait.place)).await
+    }
+
+    /// [`ended`](Self::ended) for the task that also polls the subscription: woken by whatever comes first.
+    pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<SubscriptionEnd> {
+        self.local.poll_ended(cx, &mut self.place)
+    }
+
+    /// Cancels it, as dropping it does. One that has ended stays as it is.
+    pub fn close(&self) {
+        self.hub.subscriptions.remove(&self.key, &self.local);
+        self.local.end(SubscriptionEnd::Cancelled);
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.hub.subscriptions.remove(&self.key, &self.local);
-        self.local.end(SubscriptionEnd::Cancelled);
+        self.close();
+    }
+}
+
+impl futures_util::Stream for Subscription {
+    type Item = Payload;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Payload>> {
+        let this = self.get_mut();
+        this.local.poll_next(cx, &mut this.place)
     }
 }
 
@@ -300,6 +369,32 @@ mod tests {
         for json in ["null", "true", "[1]", "{}", "", "1 2"] {
             assert!(RequestId::from_json(json).is_err(), "{json}");
         }
+    }
+
+    #[cfg(feature = "native")]
+    #[tokio::test]
+    async fn a_bus_gets_all_that_can_be_subscribed_to_once() {
+        let engine = crate::Engine::memory();
+        let key = SubscriptionKey::new(RequestId::number(1), "bus");
+        let mut filter = SubscriptionFilter::everything();
+        filter.tools_list_changed = true;
+        let bus = engine.subscriptions().create(key.clone(), filter).unwrap().unwrap();
+        bus.acknowledge();
+        let sent = [
+            r#"{"method":"notifications/tools/list_changed"}"#,
+            r#"{"method":"notifications/prompts/list_changed"}"#,
+            r#"{"method":"notifications/resources/list_changed"}"#,
+            r#"{"method":"notifications/resources/updated","params":{"uri":"a:b"}}"#,
+        ];
+        engine.subscriptions().send(r#"{"method":"notifications/other"}"#).await.unwrap();
+        for json in sent {
+            engine.subscriptions().send(json).await.unwrap();
+        }
+        for json in sent {
+            assert_eq!(bus.next().await.unwrap(), *json);
+        }
+        drop(bus);
+        assert!(engine.subscriptions().create(key, SubscriptionFilter::everything()).unwrap().is_some());
     }
 
     #[test]

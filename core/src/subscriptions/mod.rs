@@ -7,6 +7,8 @@ mod manager;
 mod table;
 
 pub use filter::SubscriptionFilter;
+#[cfg(feature = "sync-layer")]
+pub(crate) use filter::{Subject, subject};
 pub use local::SubscriptionEnd;
 pub use manager::{RequestId, Subscription, SubscriptionKey, SubscriptionManager};
 pub(crate) use table::SubscriptionTable;

@@ -19,6 +19,8 @@ struct State {
     prompts: Members,
     resources: Members,
     by_uri: HashMap<String, Members>,
+    /// Those that get whatever can be subscribed to, and are in none of the others.
+    everything: Members,
 }
 
 #[derive(Default)]
@@ -48,11 +50,14 @@ impl SubscriptionTable {
                 members.insert(key.clone(), it.clone());
             }
         };
-        join(filter.tools_list_changed, &mut state.tools);
-        join(filter.prompts_list_changed, &mut state.prompts);
-        join(filter.resources_list_changed, &mut state.resources);
-        for uri in &filter.resource_subscriptions {
-            join(true, state.by_uri.entry(uri.clone()).or_default());
+        join(filter.everything, &mut state.everything);
+        if !filter.everything {
+            join(filter.tools_list_changed, &mut state.tools);
+            join(filter.prompts_list_changed, &mut state.prompts);
+            join(filter.resources_list_changed, &mut state.resources);
+            for uri in &filter.resource_subscriptions {
+                join(true, state.by_uri.entry(uri.clone()).or_default());
+            }
         }
         place.insert((it.clone(), filter));
         true
@@ -73,6 +78,7 @@ impl SubscriptionTable {
         state.tools.remove(key);
         state.prompts.remove(key);
         state.resources.remove(key);
+        state.everything.remove(key);
         for uri in filter.resource_subscriptions {
             if let Entry::Occupied(mut members) = state.by_uri.entry(uri) {
                 members.get_mut().remove(key);
@@ -102,9 +108,9 @@ impl SubscriptionTable {
                 Some(Subject::Prompts) => Some(&state.prompts),
                 Some(Subject::Resources) => Some(&state.resources),
                 Some(Subject::Resource(uri)) => state.by_uri.get(&*uri),
-                Some(Subject::Other) | None => None,
+                Some(Subject::Other) | None => return 0,
             };
-            for (key, it) in members.into_iter().flatten() {
+            for (key, it) in members.into_iter().flatten().chain(&state.everything) {
                 if !it.offer(payload) {
                     full.push((key.clone(), it.clone()));
                 }

@@ -1,14 +1,17 @@
 //! The scenario format: what `tests/conformance/README.md` describes, read strictly.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::events::EventsStep;
+use crate::registry::RegistryStep;
+
 /// What a scenario may cite: a guarantee of the design, or one of its sections.
-const CITABLE: [&str; 14] =
-    ["G1", "G2", "G3", "G4", "G5", "G6", "G7", "G8", "G10", "G11", "G12", "§5", "§7", "§8"];
+const CITABLE: [&str; 15] =
+    ["G1", "G2", "G3", "G4", "G5", "G6", "G7", "G8", "G9", "G10", "G11", "G12", "§5", "§7", "§8"];
 
 pub struct Scenario {
     pub name: String,
@@ -27,6 +30,8 @@ pub struct Located {
 
 pub enum Action {
     Step(Box<Step>),
+    Registry(Box<RegistryStep>),
+    Events(Box<EventsStep>),
     Parallel(Vec<Vec<Located>>),
 }
 
@@ -56,6 +61,13 @@ fn one_node() -> Vec<String> {
 }
 
 impl Scenario {
+    /// The nodes from which the backend is taken away at some time.
+    pub fn cut_off(&self) -> BTreeSet<String> {
+        let mut nodes = BTreeSet::new();
+        cut_off(&self.steps, &mut nodes);
+        nodes
+    }
+
     pub fn parse(value: Value) -> Result<Self, String> {
         let raw: RawScenario = serde_json::from_value(value).map_err(|error| format!("scenario: {error}"))?;
         let kebab = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -79,6 +91,20 @@ impl Scenario {
             nodes: raw.nodes,
             steps: parse_steps(raw.steps, "")?,
         })
+    }
+}
+
+fn cut_off(steps: &[Located], nodes: &mut BTreeSet<String>) {
+    for step in steps {
+        match &step.action {
+            Action::Parallel(branches) => branches.iter().for_each(|steps| cut_off(steps, nodes)),
+            Action::Registry(_) | Action::Events(_) => {}
+            Action::Step(step) => {
+                if let Step::Outage { node } = &**step {
+                    nodes.insert(node.clone());
+                }
+            }
+        }
     }
 }
 
@@ -122,9 +148,17 @@ fn parse_steps(steps: Vec<Value>, prefix: &str) -> Result<Vec<Located>, String> 
                     .collect::<Result<_, _>>()?;
                 parsed.push(Located { at, action: Action::Parallel(branches) });
             }
+            Some(name) if name.starts_with("registry.") => {
+                let step = Box::new(parse(step, &at)?);
+                parsed.push(Located { at, action: Action::Registry(step) });
+            }
+            Some(name) if name.starts_with("events.") => {
+                let step = Box::new(parse(step, &at)?);
+                parsed.push(Located { at, action: Action::Events(step) });
+            }
             _ => {
-                let step = parse(step, &at)?;
-                parsed.push(Located { at, action: Action::Step(Box::new(step)) });
+                let step = Box::new(parse(step, &at)?);
+                parsed.push(Located { at, action: Action::Step(step) });
             }
         }
     }
@@ -165,6 +199,12 @@ pub enum Step {
     Kill {
         node: String,
     },
+    Outage {
+        node: String,
+    },
+    Restore {
+        node: String,
+    },
     Advance {
         ms: u64,
     },
@@ -197,6 +237,9 @@ pub enum Step {
         node: Option<String>,
         #[serde(default)]
         fence: Fence,
+    },
+    Silent {
+        stream: String,
     },
     Ended {
         stream: String,

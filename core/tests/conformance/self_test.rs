@@ -49,6 +49,7 @@ pub fn malformed() -> Vec<Wrong> {
             opened(json!({ "do": "send", "to": "s1", "payload": "m", "expect": { "acepted": 1 } })),
             "step 2: data did not match",
         ),
+        wrong("an-outage-of-nobody", steps(json!([{ "do": "outage" }])), "missing field `node`"),
         wrong(
             "an-unknown-field-in-a-branch",
             steps(json!([{ "do": "parallel", "branches": [[{ "do": "idle", "streem": "s1" }]] }])),
@@ -206,6 +207,65 @@ pub fn mistaken() -> Vec<Wrong> {
                 { "do": "subscription.notify", "notification": { "jsonrpc": "2.0", "method": "notifications/tools/list_changed" } }
             ])),
             "at the end, subscription sub: unread notification",
+        ),
+        wrong(
+            "another-record",
+            steps(json!([
+                { "do": "registry.create", "session": "s1" },
+                { "do": "registry.get", "session": "s1", "expect": { "activeRequests": 1 } }
+            ])),
+            "active requests: expected 1, got 0",
+        ),
+        wrong(
+            "a-record-that-is-not-there",
+            steps(json!([{ "do": "registry.peek", "session": "s1", "expect": { "state": "active" } }])),
+            "there is no such session",
+        ),
+        wrong(
+            "a-record-too-many",
+            steps(json!([
+                { "do": "registry.create", "session": "s1" },
+                { "do": "registry.peek", "session": "s1", "expect": null }
+            ])),
+            "expected none, got",
+        ),
+        wrong(
+            "another-list",
+            steps(json!([
+                { "do": "registry.create", "session": "s1" },
+                { "do": "registry.list", "expect": ["s2"] }
+            ])),
+            "result: expected [\"s2\"], got [\"s1\"]",
+        ),
+        wrong(
+            "a-closing-left-unread",
+            steps(json!([
+                { "do": "registry.follow", "as": "f" },
+                { "do": "registry.create", "session": "s1" },
+                { "do": "registry.close", "session": "s1", "reason": "deleted", "expect": true },
+                // Told of by the time something sent later has come.
+                { "do": "open", "session": "s2", "expect": { "gap": false } },
+                { "do": "send", "to": { "all": true }, "payload": "fence", "expect": { "accepted": 1 } },
+                { "do": "read", "stream": "s2", "expect": ["fence"] }
+            ])),
+            "at the end, closings f: unread",
+        ),
+        wrong(
+            "another-replay",
+            steps(json!([
+                { "do": "events.append", "scope": "s1", "stream": "x", "payload": ["m1", "m2"] },
+                { "do": "events.read", "scope": "s1", "stream": "x", "expect": { "events": ["m1"], "gap": false } }
+            ])),
+            "events: expected [\"m1\"], got [\"m1\", \"m2\"]",
+        ),
+        wrong(
+            "an-event-left-in-a-tail",
+            steps(json!([
+                { "do": "events.prime", "scope": "s1", "stream": "x", "save": "id" },
+                { "do": "events.append", "scope": "s1", "stream": "x", "payload": "m1" },
+                { "do": "events.tail", "scope": "s1", "after": "$id", "as": "t", "expect": { "gap": false } }
+            ])),
+            "at the end, tail t: unread",
         ),
         wrong(
             "a-failure-in-a-branch",

@@ -1,6 +1,6 @@
 //! Runs one scenario: its nodes, its streams, what it saved, and what each step must give.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +19,7 @@ use crate::check::{
     Outcome, PATIENCE, check, check_send, check_set, check_until, done, eventually, lock, same, shown,
 };
 use crate::held::{FENCE, Held, Listening};
+use crate::proxy::Proxy;
 use crate::scenario::{
     Action, After, CloseReason, Counts, Expect, ExpectRead, ExpectSend, Failure, Fence, Field, Filters, Is,
     Located, OnConflict, Open, Opened, Scenario, Step, Text, Texts, To, notifications,
@@ -35,6 +36,9 @@ pub struct World {
     place: Place,
     options: Value,
     first_node: Option<String>,
+    /// Nodes that reach their backend through a proxy, so that it can be taken away.
+    cut_off: BTreeSet<String>,
+    proxies: Mutex<HashMap<String, Proxy>>,
     /// Killed ones stay: what they held must not be given back by dropping them.
     nodes: Mutex<HashMap<String, Node>>,
     streams: Mutex<HashMap<String, Arc<Held>>>,
@@ -42,11 +46,15 @@ pub struct World {
     names: Mutex<HashSet<String>>,
     cursors: Mutex<HashMap<String, String>>,
     fences: AtomicU64,
+    pub registry: crate::registry::Held,
+    pub events: crate::events::Held,
 }
 
 /// Runs a scenario at a place of its own.
 pub async fn run(scenario: Scenario, place: Place) -> Outcome {
     let world = Arc::new(World {
+        cut_off: scenario.cut_off(),
+        proxies: Mutex::default(),
         place,
         options: scenario.options,
         first_node: scenario.nodes.first().cloned(),
@@ -56,6 +64,8 @@ pub async fn run(scenario: Scenario, place: Place) -> Outcome {
         names: Mutex::default(),
         cursors: Mutex::default(),
         fences: AtomicU64::new(0),
+        registry: Default::default(),
+        events: Default::default(),
     });
     for node in scenario.nodes {
         world
@@ -88,6 +98,18 @@ impl World {
                             .unwrap_or_else(|_| Err("did not come to an end".into()))
                             .map_err(|error| format!("{named}: {error}"))?;
                     }
+                    Action::Registry(step) => {
+                        let named = format!("step {at} ({})", shown(&format!("{step:?}"), 160));
+                        within(crate::registry::step(&self, *step))
+                            .await
+                            .map_err(|e| format!("{named}: {e}"))?;
+                    }
+                    Action::Events(step) => {
+                        let named = format!("step {at} ({})", shown(&format!("{step:?}"), 160));
+                        within(crate::events::step(&self, *step))
+                            .await
+                            .map_err(|e| format!("{named}: {e}"))?;
+                    }
                 }
             }
             Ok(())
@@ -111,6 +133,8 @@ impl World {
                 &expect,
             ),
             Step::Kill { node } => self.kill(&node),
+            Step::Outage { node } => self.outage(&node),
+            Step::Restore { node } => self.restore(&node).await,
             Step::Advance { ms } => self.advance(Duration::from_millis(ms)).await,
             Step::Health { node, expect } => {
                 same("ready", &self.node(&node)?.health().await.ready, &expect.ready)
@@ -127,6 +151,11 @@ impl World {
             }
             Step::Read { stream, expect, save } => self.read(&stream, expect, save).await,
             Step::Idle { stream, node, fence } => self.idle(&stream, node, fence).await,
+            Step::Silent { stream } => {
+                let held = self.stream(&stream)?;
+                held.nothing_unread()?;
+                same("end", &held.stream.end(), &None)
+            }
             Step::Ended { stream, expect } => self.ended(&stream, &expect).await,
             Step::Survivor { among, name, expect } => self.survivor(&among, name, &expect).await,
             Step::Release { stream } => {
@@ -295,7 +324,10 @@ impl World {
         if let (Some(all), Some(Value::Object(more))) = (all.as_object_mut(), options) {
             all.extend(more);
         }
-        let url = url.unwrap_or_else(|| self.place.url());
+        let url = match url {
+            Some(url) => url,
+            None => self.url_of(&name).await?,
+        };
         let started = async { Engine::connect(&url, Options::from_json(&all.to_string())?).await }.await;
         if let Ok(engine) = &started {
             let node = Node { engine: engine.clone(), alive: true };
@@ -304,6 +336,34 @@ impl World {
             }
         }
         done(started.map(drop), expect)
+    }
+
+    /// The URL for a node: its own way to the backend, if that is to be cut.
+    async fn url_of(&self, name: &str) -> Result<String, String> {
+        let url = self.place.url();
+        let Some(port) = self.place.port().filter(|_| self.cut_off.contains(name)) else { return Ok(url) };
+        let proxy = Proxy::to(port, 1).await.map_err(|error| format!("proxy: {error}"))?;
+        let url = self.place.url_through(proxy.port());
+        lock(&self.proxies).insert(name.to_owned(), proxy);
+        Ok(url)
+    }
+
+    fn outage(&self, name: &str) -> Outcome {
+        match lock(&self.proxies).get(name) {
+            Some(proxy) => proxy.cut(),
+            None => self.node_even_closed(name)?.set_outage(true).map_err(|error| error.to_string())?,
+        }
+        Ok(())
+    }
+
+    /// Resolves when the node is ready again.
+    async fn restore(&self, name: &str) -> Outcome {
+        let engine = self.node_even_closed(name)?;
+        match lock(&self.proxies).get(name) {
+            Some(proxy) => proxy.restore(),
+            None => engine.set_outage(false).map_err(|error| error.to_string())?,
+        }
+        eventually(|| async { same("ready", &engine.health().await.ready, &true) }).await
     }
 
     fn kill(&self, name: &str) -> Outcome {
@@ -346,7 +406,7 @@ impl World {
         Ok(())
     }
 
-    async fn cursor(&self, after: After) -> Result<String, String> {
+    pub async fn cursor(&self, after: After) -> Result<String, String> {
         Ok(match after {
             After::Cursor(Text(text)) if text.starts_with('$') => self.saved(&text)?,
             After::Cursor(Text(text)) => text,
@@ -361,7 +421,22 @@ impl World {
         })
     }
 
-    fn saved(&self, reference: &str) -> Result<String, String> {
+    pub fn save(&self, name: String, text: String) {
+        lock(&self.cursors).insert(name, text);
+    }
+
+    /// What was saved as `$name`; any other text stands for itself.
+    pub fn named(&self, text: &str) -> String {
+        self.saved(text).unwrap_or_else(|_| text.to_owned())
+    }
+
+    /// A node's id, dead or alive.
+    pub fn node_id(&self, name: &str) -> Result<String, String> {
+        let nodes = lock(&self.nodes);
+        nodes.get(name).map(|node| node.engine.node_id().to_string()).ok_or_else(|| no_node(name))
+    }
+
+    pub fn saved(&self, reference: &str) -> Result<String, String> {
         let name = reference
             .strip_prefix('$')
             .ok_or_else(|| format!("{reference} is no saved cursor: write $name"))?;
@@ -481,10 +556,7 @@ impl World {
         let engine = self.node(&node)?;
         let id = SessionId::new(&session.0).map_err(|error| error.to_string())?;
         let good = self.saved(cursor)?;
-        let flips = (0..good.len()).map(|at| flipped(&good, at));
-        let cuts = (0..good.len()).map(|at| good[..at].to_owned());
-        let additions = ["A", "AAAA", "=", " ", "\n"].map(|more| format!("{good}{more}"));
-        for forged in flips.chain(cuts).chain(additions) {
+        for forged in forgeries_of(&good) {
             match engine.streams().open(&id, OpenOptions::default().after(&forged)).await {
                 Err(error) if error.code() == "invalid_input" => {}
                 Err(error) => return Err(format!("{forged:?}: {error}")),
@@ -538,7 +610,7 @@ impl World {
         same("notification", &listening.next(Some(&number)).await?, &fence)
     }
 
-    fn take_name(&self, name: &str) -> Outcome {
+    pub fn take_name(&self, name: &str) -> Outcome {
         match lock(&self.names).insert(name.to_owned()) {
             true => Ok(()),
             false => Err(format!("the name {name} is taken: give another with \"as\"")),
@@ -549,7 +621,7 @@ impl World {
         node.clone().or_else(|| self.first_node.clone()).ok_or_else(|| "the step names no node".into())
     }
 
-    fn node(&self, node: &Option<String>) -> Result<Engine, String> {
+    pub fn node(&self, node: &Option<String>) -> Result<Engine, String> {
         self.node_even_closed(&self.name_of(node)?)
     }
 
@@ -584,6 +656,8 @@ impl World {
 
     /// Nothing unexpected may be left over: no event, no end.
     fn check_the_end(&self) -> Outcome {
+        self.registry.check_the_end()?;
+        self.events.check_the_end()?;
         let killed = |node: &str| lock(&self.nodes).get(node).is_some_and(|node| !node.alive);
         for (name, held) in lock(&self.streams).iter().filter(|(_, held)| !killed(&held.node)) {
             held.nothing_unread().map_err(|error| format!("at the end, stream {name}: {error}"))?;
@@ -625,6 +699,18 @@ fn target_of(to: &To) -> Result<Target, Error> {
         To::One(id) => Target::session(&SessionId::new(id)?),
         To::List(ids) => Target::sessions(&ids.iter().map(SessionId::new).collect::<Result<Vec<_>, _>>()?),
     })
+}
+
+/// Every one-character change, cut and addition.
+pub fn forgeries_of(good: &str) -> Vec<String> {
+    let flips = (0..good.len()).map(|at| flipped(good, at));
+    let cuts = (0..good.len()).map(|at| good[..at].to_owned());
+    let additions = ["A", "AAAA", "=", " ", "\n"].map(|more| format!("{good}{more}"));
+    flips.chain(cuts).chain(additions).collect()
+}
+
+async fn within(step: impl Future<Output = Outcome>) -> Outcome {
+    timeout(PATIENCE * 3, step).await.unwrap_or_else(|_| Err("did not come to an end".into()))
 }
 
 fn flipped(cursor: &str, at: usize) -> String {

@@ -1,14 +1,19 @@
 -- Accepts events for every node. KEYS: topic, log, keys.
 -- ARGV: channel, name, age, events, bytes, ttl, a new epoch; then payload and idempotency key of each.
--- Returns one letter an event: a accepted, d duplicate.
-local call, pack, format = redis.call, struct.pack, string.format
+-- Returns one letter an event: a accepted, d duplicate. In a cluster (MANY), where the channel gives
+-- way to the key of the nodes, nothing is published: also returns where the accepted events begin or,
+-- without any, the head; then the nodes.
+local call, pack, format, run = redis.call, struct.pack, string.format, table.remove(ARGV)
 local t = call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local m = call('HMGET', KEYS[1], 'e', 'n', 't', 'k', 'x')
+local m = call('HMGET', KEYS[1], 'e', 'n', 't', 'k', 'x', 'w')
 local age, events, limit = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 if not m[1] then
   call('DEL', KEYS[2], KEYS[3])
+  call('HSET', KEYS[1], 'w', run)
   m = { ARGV[7], 0, 0, 0, 0 }
+elseif m[6] ~= run then
+  m[1] = go_on(KEYS[1], m[1], m[2], m[6], run)
 end
 local n, bytes = tonumber(m[2]), tonumber(m[3] or 0)
 local was, first, out, log, msg, noted = bytes, n + 1, {}, {}, {}, nil
@@ -33,7 +38,8 @@ for a = 8, #ARGV, 2 do
   end
   out[#out + 1] = state
 end
-if n < first then return table.concat(out) end
+local function to_nodes(at) return { table.concat(out), m[1] .. pack('>I6', at), unpack(call('ZRANGE', ARGV[1], 0, -1)) } end
+if n < first then return MANY and to_nodes(n) or table.concat(out) end
 local base, x = tonumber(m[4] or 0), tonumber(m[5] or 0)
 if events > 0 then
   local len = call('RPUSH', KEYS[2], unpack(log)) / 2
@@ -67,5 +73,6 @@ if noted then
   call('ZREMRANGEBYRANK', KEYS[3], 0, -1025)
   call('PEXPIRE', KEYS[3], ARGV[3])
 end
+if MANY then return to_nodes(first) end
 call('PUBLISH', ARGV[1], 'T' .. ARGV[2] .. m[1] .. pack('>I6', first) .. table.concat(msg))
 return table.concat(out)

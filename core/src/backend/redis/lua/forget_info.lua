@@ -1,13 +1,8 @@
--- ARGV: prefix, id, channel, node.
-local id = ARGV[2]
-local meta, log, keys, uris = keys_of(id)
-local s = load(meta)
+-- ARGV: world, id. Whether there was info.
+local had = s.i > now
 unsubscribe_all(id, uris)
-local had = call('DEL', docs_of(id)) > 0 or s.i > now
 if s.e then
   call('HDEL', meta, 'i')
   s.i = 0
-  if not s.h and s.m <= now then call('DEL', meta, log, keys) else expire(meta, s) end
+  if s.h or s.m > now or s.g ~= 0 then expire(meta, s) else for k = 1, 3 do call('DEL', KEYS[k]) end end
 end
-call('PUBLISH', ARGV[3], 'I' .. ARGV[4] .. id)
-return had and 1 or 0

@@ -1,3 +1,4 @@
--- ARGV: prefix, id.
-local s = load((keys_of(ARGV[2])))
-return s.h and alive(s.h) and s.h or false
+-- ARGV: world, id. The holder, if its lease is good.
+if not s.h then return done(false) end
+if not sure(s) then return again(s) end
+return done(alive(s.h) and s.h)

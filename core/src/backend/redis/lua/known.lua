@@ -1,2 +1,2 @@
--- ARGV: prefix, id.
-return load((keys_of(ARGV[2]))).known and 1 or 0
+-- ARGV: world, id.
+return done(s.known and 1 or 0)

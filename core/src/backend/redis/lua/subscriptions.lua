@@ -1,4 +1,3 @@
--- ARGV: prefix, id.
-local meta, _, _, uris = keys_of(ARGV[2])
-if load(meta).i <= now then return {} end
-return call('SMEMBERS', uris)
+-- ARGV: world, id.
+if s.i <= now then return done({}) end
+return done(call('SMEMBERS', uris))

@@ -1,0 +1,35 @@
+//! Cloudflare: sessions in Durable Objects, for Workers and for native processes.
+//!
+//! ```text
+//! native engine ── one WebSocket ──► Worker: gateway ──► Durable Object: sync layer ──► its storage
+//! ```
+//!
+//! The object's part ([`SyncLayer`]) is this crate's, compiled to wasm: a state machine over storage
+//! that answers at once. It is one order of acceptance, so that a session's events and broadcasts are
+//! merged as they were accepted. The platform's part (sockets, storage, alarms) is behind [`Host`].
+//!
+//! Inside a Worker an I/O object of one request can't be used by another. So nothing is shared between
+//! requests there: each stream is fed by a WebSocket of its own request, which hibernates at the
+//! object's end. Whoever has a socket is a node. Its lease is the time it was last heard, and the
+//! platform answers heartbeats by itself, so that an idle object sleeps.
+
+mod layer;
+mod wire;
+
+#[cfg(feature = "cloudflare")]
+mod address;
+#[cfg(feature = "cloudflare")]
+mod client;
+#[cfg(feature = "cloudflare")]
+mod link;
+#[cfg(feature = "cloudflare")]
+mod roots;
+#[cfg(feature = "cloudflare")]
+mod socket;
+
+#[cfg(feature = "cloudflare")]
+pub(crate) use address::{CloudflareAddress, is_cloudflare, parse};
+#[cfg(feature = "cloudflare")]
+pub(crate) use client::CloudflareBackend;
+pub use layer::{Host, SyncLayer};
+pub use wire::{PING, PONG, PROTOCOL};

@@ -1,0 +1,19 @@
+{trim}(p_epoch bigint, p_head bigint, p_events bigint, p_bytes bigint, p_since bigint) returns void language plpgsql volatile
+--body
+-- Removes what a log does not retain; what is null is no bound now. The newest stays however large
+-- it is.
+declare
+  v_n bigint;
+begin
+  delete from {events} e where e.epoch = p_epoch and e.n <= p_head - p_events;
+  if p_since is not null then
+    select max(e.n) into v_n from {events} e where e.epoch = p_epoch and e.at_ms <= p_since;
+    if v_n is not null then delete from {events} e where e.epoch = p_epoch and e.n <= v_n; end if;
+  end if;
+  if p_bytes is not null then
+    select max(x.n) into v_n from (
+      select e.n, sum(octet_length(e.payload)) over (order by e.n desc) as size from {events} e where e.epoch = p_epoch
+    ) x where x.size > p_bytes and x.n < p_head;
+    if v_n is not null then delete from {events} e where e.epoch = p_epoch and e.n <= v_n; end if;
+  end if;
+end

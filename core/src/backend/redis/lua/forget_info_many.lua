@@ -1,0 +1,1 @@
+return done(had and 1 or 0)

@@ -1,0 +1,2 @@
+-- ARGV: world, id, uri.
+return done(call('SREM', uris, ARGV[3]))

@@ -1,0 +1,101 @@
+//! What becomes of a submission: one to a list has several parts, each with an outcome of its own.
+
+use crate::backend::Acceptance;
+use crate::error::{Error, Result};
+
+/// The sum of a submission's parts.
+#[derive(Default)]
+pub(super) struct Sum {
+    counted: Acceptance,
+    failed: Option<Error>,
+}
+
+impl Sum {
+    /// One for each submission of a batch.
+    pub(super) fn each(count: usize) -> Vec<Self> {
+        (0..count).map(|_| Sum::default()).collect()
+    }
+
+    /// Counts a part by the letter that a script has for it.
+    pub(super) fn count(&mut self, letter: u8) {
+        match letter {
+            b'a' => self.counted.accepted += 1,
+            b'd' => self.counted.duplicates += 1,
+            _ => self.counted.dropped += 1,
+        }
+    }
+
+    /// A part failed. One that may have happened outweighs one that did not.
+    pub(super) fn fail(&mut self, error: Error) {
+        if self.failed.as_ref().is_none_or(|known| !known.outcome_unknown()) {
+            self.failed = Some(error);
+        }
+    }
+
+    /// An outcome a submission.
+    pub(super) fn outcomes(sums: Vec<Self>) -> Vec<Result<Acceptance>> {
+        sums.into_iter().map(Sum::outcome).collect()
+    }
+
+    /// Nothing happened only if no part did: whoever is told so sends all of it again (G5).
+    fn outcome(self) -> Result<Acceptance> {
+        let any = self.counted.accepted + self.counted.duplicates > 0;
+        match self.failed {
+            None => Ok(self.counted),
+            Some(error) if any => Err(error.with_unknown_outcome()),
+            Some(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fault;
+    use super::*;
+
+    fn sum(letters: &str, errors: &[fn() -> Error]) -> Result<Acceptance> {
+        // In whatever order the parts are known.
+        let all = [true, false].map(|letters_first| {
+            let mut sum = Sum::default();
+            let count = |sum: &mut Sum| letters.bytes().for_each(|letter| sum.count(letter));
+            if letters_first {
+                count(&mut sum);
+            }
+            errors.iter().for_each(|error| sum.fail(error()));
+            if !letters_first {
+                count(&mut sum);
+            }
+            sum.outcome()
+        });
+        let [one, other] = all;
+        let told = |outcome: &Result<Acceptance>| match outcome {
+            Ok(acceptance) => (Some(*acceptance), false),
+            Err(error) => (None, error.outcome_unknown()),
+        };
+        assert_eq!(told(&one), told(&other));
+        one
+    }
+
+    #[test]
+    fn parts_are_counted() {
+        let all = Acceptance { accepted: 2, dropped: 1, duplicates: 1 };
+        assert_eq!(sum("axda", &[]).unwrap(), all);
+    }
+
+    #[test]
+    fn nothing_happened_only_if_no_part_did() {
+        let down: fn() -> Error = || fault::down("test");
+        let lost: fn() -> Error = || fault::down("test").with_unknown_outcome();
+        for (letters, errors, unknown) in [
+            ("", &[down, down][..], false),
+            ("xx", &[down], false),
+            ("a", &[down], true),
+            ("d", &[down], true),
+            ("x", &[lost], true),
+            ("", &[lost, down], true),
+            ("", &[down, lost], true),
+        ] {
+            assert_eq!(sum(letters, errors).unwrap_err().outcome_unknown(), unknown, "{letters} {unknown}");
+        }
+    }
+}

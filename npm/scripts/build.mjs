@@ -7,6 +7,7 @@
 import { execFileSync } from 'node:child_process'
 import { copyFileSync, existsSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import { homedir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -18,8 +19,13 @@ const what = process.argv.slice(2)
 if (what.length === 0 || what.includes('dist')) buildDist()
 if (what.length === 0 || what.includes('addon')) buildAddon()
 
-function run(command, args, cwd) {
-  execFileSync(command, args, { cwd, stdio: 'inherit', shell: process.platform === 'win32' })
+function run(command, args, cwd, env) {
+  execFileSync(command, args, {
+    cwd,
+    stdio: 'inherit',
+    shell: process.platform === 'win32',
+    env: { ...process.env, ...env },
+  })
 }
 
 /** CommonJS by the compiler, and ES modules around it: there is one copy of everything that has state. */
@@ -27,7 +33,7 @@ function buildDist() {
   const dist = join(here, 'dist')
   rmSync(dist, { recursive: true, force: true })
   run(process.execPath, [join(here, 'node_modules/typescript/bin/tsc'), '-p', 'tsconfig.json'], here)
-  for (const entry of ['index', 'tmcp']) {
+  for (const entry of ['index', 'sdk', 'tmcp']) {
     const names = exportsOf(join(dist, `${entry}.js`))
     const lines = [`import all from './${entry}.js'`, ...names.map((name) => `export const ${name} = all.${name}`)]
     writeFileSync(join(dist, `${entry}.mjs`), `${lines.join('\n')}\n`)
@@ -53,7 +59,7 @@ function readText(file) {
 }
 
 function buildAddon() {
-  run('cargo', ['build', '--release', '--package', 'mcp-sessions-node'], repository)
+  run('cargo', ['build', '--release', '--package', 'mcp-sessions-node'], repository, { RUSTFLAGS: withoutPaths() })
   const target = process.env.CARGO_TARGET_DIR ?? join(repository, 'target')
   const prefix = process.platform === 'win32' ? '' : 'lib'
   const suffix = { win32: 'dll', darwin: 'dylib' }[process.platform] ?? 'so'
@@ -66,6 +72,16 @@ function buildAddon() {
   copyFileSync(built, `${place}.new`)
   strip(`${place}.new`)
   renameSync(`${place}.new`, place)
+}
+
+/** What a panic says of where it was must not tell of the machine that built the addon. */
+function withoutPaths() {
+  const home = process.env.CARGO_HOME ?? join(homedir(), '.cargo')
+  const flags = [
+    [repository, 'mcp-sessions'],
+    [home, 'cargo'],
+  ].map(([path, name]) => `--remap-path-prefix=${path.replace(/[\\/]+$/, '')}=${name}`)
+  return [process.env.RUSTFLAGS, ...flags].filter(Boolean).join(' ')
 }
 
 /** Debug information is most of the size. */

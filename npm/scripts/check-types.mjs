@@ -4,7 +4,7 @@
 // under a `// error TS…` comment must be refused with that very code, and nothing else may be.
 
 import { spawnSync } from 'node:child_process'
-import { readdirSync, readFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -16,11 +16,33 @@ const EXPECTED = /^\s*\/\/ error (TS\d+)/
 let passed = 0
 let failed = 0
 
+checkExamples()
 for (const project of readdirSync(consumers, { withFileTypes: true })) {
   if (project.isDirectory()) checkProject(join(consumers, project.name))
 }
 console.log(`${passed} passed, ${failed} failed`)
 process.exitCode = failed > 0 || passed === 0 ? 1 : 0
+
+/** The examples in the sources' comments are consumers, too. */
+function checkExamples() {
+  const folder = join(here, 'node_modules/.cache/examples')
+  rmSync(folder, { recursive: true, force: true })
+  mkdirSync(folder, { recursive: true })
+  const sources = readdirSync(join(here, 'src'), { recursive: true }).filter((name) => name.endsWith('.ts'))
+  let count = 0
+  for (const source of sources) {
+    const text = readFileSync(join(here, 'src', source), 'utf8')
+    for (const [, example] of text.matchAll(/^ \* ```ts\n((?: \*.*\n)*?) \* ```$/gm)) {
+      count += 1
+      const name = `${source.replace(/\W+/g, '-')}-${count}.ok.mts`
+      writeFileSync(join(folder, name), `${example.replace(/^ \* ?/gm, '')}export {}\n`)
+    }
+  }
+  report('the sources have examples', count > 5 ? [] : [`there are ${count}`])
+  const extended = relative(folder, join(consumers, 'esm/tsconfig.json'))
+  writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ extends: extended, include: ['*.mts'] }))
+  checkProject(folder)
+}
 
 function checkProject(folder) {
   const { stdout, stderr } = spawnSync(process.execPath, [compiler, '--pretty', 'false', '-p', folder], {

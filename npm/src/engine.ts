@@ -1,8 +1,10 @@
 import { ConfigError, McpSessionsError } from './errors'
+import { EventLog } from './events'
 import { Info } from './info'
 import { InfoCache } from './info-cache'
 import type { Options } from './options'
 import { type Described, distrustInfo, Port } from './port'
+import { Registry } from './registry'
 import { Streams } from './streams'
 import { Subscriptions } from './subscriptions'
 
@@ -94,6 +96,8 @@ export class Engine {
   readonly info: Info
   /** Subscriptions of the modern era. */
   readonly subscriptions: Subscriptions
+  /** The registry: a session's life. */
+  readonly registry: Registry
   #described: Described
   #port: Port
 
@@ -108,6 +112,7 @@ export class Engine {
     this.streams = new Streams(port)
     this.info = new Info(port, cache)
     this.subscriptions = new Subscriptions(port)
+    this.registry = new Registry(port)
   }
 
   /** @internal */
@@ -119,7 +124,9 @@ export class Engine {
    * Connects to a backend as a node of its own.
    *
    * `memory://name` is the embedded backend: engines in one process that name the same hub are separate
-   * nodes of it. `memory://name?clock=manual` lets tests move time.
+   * nodes of it. `memory://name?clock=manual` lets tests move time. `redis://user:password@host:6379/0`
+   * (`rediss://` with TLS, `redis+unix:///path`; `?prefix=app:` for its keys) is Redis 6.2 or later, or
+   * Valkey; `postgresql://user:password@host:5432/database` is PostgreSQL 14 or later.
    *
    * Rejects with `config` for a URL or option that makes no sense, `unavailable` or `timeout`.
    */
@@ -141,6 +148,11 @@ export class Engine {
   get capability(): Capability {
     const { immediate, mergedOrder, processes, manualClock } = this.#described
     return { immediate, mergedOrder, processes, manualClock }
+  }
+
+  /** The events of one session's streams, for an SDK's event store. Throws `invalid_input` for no session id. */
+  events(scope: string): EventLog {
+    return new EventLog(this.#port, scope)
   }
 
   /** How this engine is; asks the backend. */
@@ -167,6 +179,14 @@ export class Engine {
   /** Stops as `kill -9` would: the other nodes notice when the lease ends. For tests of what happens then. */
   abandon(): void {
     this.#port.call('abandon')
+  }
+
+  /**
+   * Takes the embedded hub away from this node, or gives it back, as an outage of a server would. For tests
+   * of what happens then. Throws `config` on other backends, which have real outages.
+   */
+  setOutage(on: boolean): void {
+    this.#port.call('setOutage', { on: on === true })
   }
 
   /** Moves the time of a `memory://name?clock=manual` hub. Rejects with `config` on another clock. */
@@ -197,7 +217,7 @@ export function connect(url: string, options: Options, shared: boolean): Engine 
     return Engine.on(url, port)
   }
   try {
-    const connecting = port.call<null>('connect', { url, options, shared })
+    const connecting = port.call<null>('connect', { url, options, shared }, shared)
     if (!(connecting instanceof Promise)) return connected()
     return connecting.then(connected).catch((error) => {
       port.close()

@@ -22,10 +22,26 @@ export {
   UnauthorizedError,
   UnavailableError,
 } from './errors'
+export type { EventLog, EventTail, LoggedEvent, Replay } from './events'
 export type { Info, SessionInfo } from './info'
 export type { JsonObject } from './json'
 export type { Options, RetentionOptions } from './options'
 export type { Receipt } from './port'
+export type {
+  ActiveRequest,
+  Caller,
+  Closing,
+  Closings,
+  JsonValue,
+  NewSession,
+  PageRequest,
+  Registry,
+  RegistryStats,
+  SessionFilter,
+  SessionPage,
+  SessionRecord,
+  SessionState,
+} from './registry'
 export type { EndReason, Event, EventStream, OpenOptions, SendOptions, Streams } from './streams'
 export type {
   Notification,

@@ -99,7 +99,11 @@ export class Info {
       if (value !== undefined) checked[name] = checkField(field, value, this.#port.described.maxInfoBytes, operation)
     }
     this.#cache.drop(id)
-    await this.#port.ask('infoPut', { id, patch: checked })
+    try {
+      await this.#port.ask('infoPut', { id, patch: checked })
+    } finally {
+      this.#cache.done(id)
+    }
   }
 
   /** Sets `clientInfo`. Rejects with `invalid_input` when it is not a JSON object. */
@@ -181,15 +185,18 @@ export class Info {
   /** Deletes a session's info and its resource subscriptions; false when there was none. */
   async delete(id: string): Promise<boolean> {
     checkSessionId(id, 'info.delete')
-    this.#cache.drop(id)
-    return this.#port.ask<boolean>('infoDelete', { id })
+    return await this.#cache.delete(id, () => this.#port.ask<boolean>('infoDelete', { id }))
   }
 
   async #set(id: string, field: number, value: unknown): Promise<void> {
     checkSessionId(id, 'info.put')
     const checked = checkField(field, value, this.#port.described.maxInfoBytes, 'info.put')
     this.#cache.drop(id)
-    await this.#port.ask('infoPut', { id, patch: { [INFO_FIELDS[field] as string]: checked } })
+    try {
+      await this.#port.ask('infoPut', { id, patch: { [INFO_FIELDS[field] as string]: checked } })
+    } finally {
+      this.#cache.done(id)
+    }
   }
 
   async #get(id: string, field: number): Promise<unknown> {

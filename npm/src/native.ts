@@ -25,9 +25,11 @@ function isMusl(): boolean {
   try {
     const report = process.report as { excludeNetwork?: boolean; getReport(): unknown } | undefined
     if (report) {
+      const before = report.excludeNetwork
       // Looking up the names of open connections can take seconds.
       report.excludeNetwork = true
       const { header } = report.getReport() as { header: { glibcVersionRuntime?: string } }
+      report.excludeNetwork = before ?? false
       return header.glibcVersionRuntime === undefined
     }
   } catch {

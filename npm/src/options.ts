@@ -18,6 +18,19 @@ export interface Options {
   queue?: { events?: number; bytes?: number }
   /** How soon the others notice that this node died (default: 5 s, renewed every 2 s). */
   lease?: { ttlMs?: number; renewMs?: number }
+  /** The session registry. */
+  registry?: {
+    /** Milliseconds without access and without an active request after which a session is stale (default: 30 minutes). */
+    staleMs?: number
+    /** Milliseconds between the sweeps that close stale sessions (default: 1 minute). */
+    sweepMs?: number
+    /** Milliseconds a closed session's id can't be used again (default: 5 minutes). */
+    tombstoneMs?: number
+    /** The largest metadata of a session, in bytes of JSON (default: 16 KiB). */
+    maxMetadataBytes?: number
+    /** What owners' tokens are hashed with, at least 16 bytes; without it the backend keeps a random one. */
+    ownerKey?: string
+  }
   /** Milliseconds a session's info is kept without being touched (default: 24 hours). */
   sessionTtlMs?: number
   /** The largest payload of one event, in bytes (default: 4 MiB). */
@@ -30,6 +43,11 @@ export interface Options {
   maxSubscriptions?: number
   /** Milliseconds an operation may take before it fails with `timeout` (default: 10 s). */
   operationTimeoutMs?: number
+  /**
+   * In an outage an operation waits for the backend to come back for so long before it fails with `unavailable` (0,
+   * which fails at once). What may have happened already is not tried again.
+   */
+  outageWaitMs?: number
   /** The most bytes of payload that wait for the backend before `send` waits, too (default: 64 MiB). */
   maxPendingBytes?: number
   /** Whether an `id:` line with the cursor is put in front of SSE frames (default: true). */

@@ -43,6 +43,8 @@ const SLAB_BYTES = 16 * 1024
 const MAX_UNFETCHED_WORDS = 256 * 1024
 /** The most exchanges in one go; then other events of the process get their turn. */
 const MAX_EXCHANGES = 256
+/** How long the last one out waits for the backend to know. */
+const LEAVE_MS = 2_000
 const ID_NUMBERS = 0x7fff_ffff
 
 /** Why a stream or subscription ended. */
@@ -100,6 +102,9 @@ export type Take<T> = { items: T[] } | { end: Reason } | 'pending'
 interface Waiting {
   resolve(value: unknown): void
   reject(error: McpSessionsError): void
+  takesTime: boolean
+  /** It does not keep the process alive. */
+  background: boolean
 }
 
 /** What an engine is, as far as it does not change. */
@@ -113,6 +118,7 @@ export interface Described {
   maxUriBytes: number
   maxInfoBytes: number
   sessionTtlMs: number
+  registryStaleMs: number
   frameIds: boolean
 }
 
@@ -141,6 +147,16 @@ function countCalls(by: 1 | -1): void {
   else {
     clearInterval(keepAlive)
     keepAlive = undefined
+  }
+}
+
+/** Keeps the process alive while somebody waits for this. */
+export async function keptAlive<T>(work: Promise<T>): Promise<T> {
+  countCalls(1)
+  try {
+    return await work
+  } finally {
+    countCalls(-1)
   }
 }
 
@@ -222,7 +238,7 @@ export class Port {
   #loopTurn = false
 
   #filled = 0
-  #slab = new Uint8Array(0)
+  #slab: Uint8Array = new Uint8Array(0)
   #slabAt = 0
   #mappedFrom = 0
   #mappedTo = -1
@@ -234,6 +250,12 @@ export class Port {
   #nextCall = 1
   #receivers = new Map<number, Receiver>()
   #waiting = new Map<number, Waiting>()
+  /** Changes of info that were not answered yet. */
+  #writes = new Set<Promise<void>>()
+  /** What the sends that cross next are waited for by. */
+  #group: Promise<void> | undefined
+  /** Resolves once all that was sent before was answered. */
+  #lastGroup: Promise<void> | undefined
   #holds = 0
   #freshAt = -1
 
@@ -271,6 +293,17 @@ export class Port {
     this.#holds = 0
   }
 
+  /** As {@link close}; where the backend is waited for, the other nodes know when this resolves. */
+  async leave(): Promise<void> {
+    if (this.#closed) return
+    try {
+      if (!this.immediate) await this.ask('leave', { ms: LEAVE_MS })
+    } catch {
+      // The lease ends by itself.
+    }
+    this.close()
+  }
+
   /** Somebody waits for what this port brings: it must not be collected. */
   hold(): void {
     this.#holds += 1
@@ -299,6 +332,12 @@ export class Port {
     this.#room(2, 0)
     this.#put(Op.release, token)
     this.#added()
+  }
+
+  /** {@link release}, and resolves once the other nodes can know. */
+  releaseKnown(token: number): Promise<void> {
+    this.#receivers.delete(token)
+    return this.ask<void>('release', { token })
   }
 
   pause(token: number, paused: boolean): void {
@@ -335,7 +374,8 @@ export class Port {
 
   /** Sends to one session: a stream's token, or an id. */
   sendOne(target: number | string, payload: string): Promise<void> | undefined {
-    this.#payload(5, payload, typeof target === 'string' ? target.length : 0)
+    this.#payload(7, payload, typeof target === 'string' ? target.length : 0)
+    const accepted = this.#accepted()
     const at = this.#lastOffset
     const length = this.#lastLength
     const idAt = typeof target === 'string' ? this.#inboxAt : 0
@@ -343,26 +383,71 @@ export class Port {
     this.#put(Op.sendOne, at)
     this.#word(length)
     this.#target(target, idAt)
-    return this.#added()
+    const crossed = this.#added()
+    return accepted ?? crossed
   }
 
   /** Sends to all sessions. */
   sendAll(payload: string): Promise<void> | undefined {
-    this.#payload(3, payload, 0)
+    this.#payload(5, payload, 0)
+    const accepted = this.#accepted()
     this.#put(Op.sendAll, this.#lastOffset)
     this.#word(this.#lastLength)
-    return this.#added()
+    const crossed = this.#added()
+    return accepted ?? crossed
   }
 
   /** Sends to a list of sessions; the payload crosses once. */
   sendList(targets: readonly (number | string)[], payload: string): Promise<void> | undefined {
-    this.#payload(4 + targets.length * 2, payload, idChars(targets))
+    this.#payload(6 + targets.length * 2, payload, idChars(targets))
+    const accepted = this.#accepted()
     const at = this.#lastOffset
     const length = this.#lastLength
     this.#put(Op.sendList, at)
     this.#word(length)
     this.#targets(targets)
-    return this.#added()
+    const crossed = this.#added()
+    return accepted ?? crossed
+  }
+
+  /** Resolves once all that was sent so far was answered. */
+  sent(): Promise<void> {
+    this.flush()
+    return this.#lastGroup ?? turnEnd
+  }
+
+  /** Where the backend is waited for: resolves once all sends that cross together were answered. */
+  #accepted(): Promise<void> | undefined {
+    if (this.described.immediate) return undefined
+    if (this.#group === undefined) {
+      const call = this.#newNumber()
+      this.#put(Op.group, call)
+      // What fails is told send by send; the group itself only fails when the engine is closed.
+      const group = (this.#answerTo(call, true) as Promise<void>).catch((error) => this.report(error))
+      this.#group = group
+      this.#lastGroup = group
+      void group.then(() => {
+        if (this.#lastGroup === group) this.#lastGroup = undefined
+      })
+    }
+    return this.#group
+  }
+
+  /** Resolves once what was changed of info so far was answered, one way or the other. */
+  async written(): Promise<void> {
+    this.flush()
+    if (this.#writes.size > 0) await Promise.allSettled(this.#writes)
+  }
+
+  /** The number and the outcome of an operation that is waited for where the backend is. */
+  #maybeCall(): { call: number; result: Promise<void> | undefined } {
+    if (this.described.immediate) return { call: 0, result: undefined }
+    const call = this.#newNumber()
+    const result = this.#answerTo(call, true) as Promise<void>
+    this.#writes.add(result)
+    const done = () => void this.#writes.delete(result)
+    result.then(done, done)
+    return { call, result }
   }
 
   /** Sends and tells what it came to; `undefined` is all sessions. */
@@ -373,7 +458,8 @@ export class Port {
     const length = this.#lastLength
     const keyAt = this.#inboxAt
     const keyLength = key === undefined ? NONE : this.#text(key)
-    const { call, result } = this.#newCall()
+    const call = this.#newNumber()
+    const result = this.#answerTo(call, !this.immediate)
     this.#put(Op.sendCall, call)
     this.#word(at)
     this.#word(length)
@@ -388,7 +474,8 @@ export class Port {
   /** Sends a JSON-RPC notification to subscriptions everywhere. */
   notify(json: string): Promise<void> {
     this.#payload(4, json, 0)
-    const { call, result } = this.#newCall()
+    const call = this.#newNumber()
+    const result = this.#answerTo(call, !this.immediate)
     this.#put(Op.notify, call)
     this.#word(this.#lastOffset)
     this.#word(this.#lastLength)
@@ -397,10 +484,10 @@ export class Port {
   }
 
   /** Changes a session's info; `values` are JSON or text, by the bits of `fields`. */
-  putInfo(id: string, fields: number, values: readonly string[]): void {
+  putInfo(id: string, fields: number, values: readonly string[]): Promise<void> | undefined {
     let bytes = id.length
     for (const value of values) bytes += value.length * 3
-    this.#room(4 + values.length * 2, bytes)
+    this.#room(5 + values.length * 2, bytes)
     const idAt = this.#inboxAt
     this.#text(id)
     const places: number[] = []
@@ -408,49 +495,54 @@ export class Port {
       places.push(this.#inboxAt)
       places.push(this.#text(value))
     }
-    this.#word(Op.infoPut)
+    const { call, result } = this.#maybeCall()
+    this.#put(Op.infoPut, call)
     this.#target(id, idAt)
     this.#word(fields)
     for (const place of places) this.#word(place)
     infoChanges += 1
     void this.#added()
+    return result
   }
 
   deleteInfo(id: string): Promise<void> | undefined {
-    this.#room(3, id.length)
+    this.#room(4, id.length)
     const idAt = this.#inboxAt
     this.#text(id)
-    this.#word(Op.infoDelete)
+    const { call, result } = this.#maybeCall()
+    this.#put(Op.infoDelete, call)
     this.#target(id, idAt)
     infoChanges += 1
-    return this.#added()
+    const crossed = this.#added()
+    return result ?? crossed
   }
 
   /** Subscribes a session to a resource, or ends that. */
   subscribe(id: string, uri: string, subscribed: boolean): Promise<void> | undefined {
-    this.#room(5, id.length + uri.length * 3)
+    this.#room(6, id.length + uri.length * 3)
     const idAt = this.#inboxAt
     this.#text(id)
     const uriAt = this.#inboxAt
     const uriLength = this.#text(uri)
-    this.#word(subscribed ? Op.subscribe : Op.unsubscribe)
+    const { call, result } = this.#maybeCall()
+    this.#put(subscribed ? Op.subscribe : Op.unsubscribe, call)
     this.#target(id, idAt)
     this.#word(uriAt)
     this.#word(uriLength)
-    return this.#added()
+    const crossed = this.#added()
+    return result ?? crossed
   }
 
   // ---- calls ------------------------------------------------------------------------------------
 
   /** A call that has no packed layout: its answer, or a promise of it where it is not there at once. */
-  call<T>(name: string, request: object = {}): T | Promise<T> {
+  call<T>(name: string, request: object = {}, background = false): T | Promise<T> {
     if (this.#closed) throw new ClosedError('the engine was closed', 'call')
     const json = requestOf(name, request)
     flushAll()
-    const { call, result, forget } = this.#newCall()
+    const call = this.#newNumber()
     const answer = native.call(this.handle, call, json)
-    if (answer === null) return result as Promise<T>
-    forget()
+    if (answer === null) return this.#answerTo(call, true, background) as Promise<T>
     this.fetch()
     if (answer.startsWith('!')) throw errorOf(answer.slice(1))
     return (answer === '' ? undefined : JSON.parse(answer)) as T
@@ -461,22 +553,32 @@ export class Port {
     return this.call<T>(name, request)
   }
 
-  #newCall(): { call: number; result: Promise<unknown>; forget: () => void } {
+  #newNumber(): number {
     const call = this.#nextCall
     this.#nextCall = (call % ID_NUMBERS) + 1
-    const result = new Promise<unknown>((resolve, reject) => this.#waiting.set(call, { resolve, reject }))
-    countCalls(1)
-    this.hold()
-    const forget = () => this.#settled(call)
-    return { call, result, forget }
+    return call
+  }
+
+  /** The answer to a call. One that takes longer than a turn keeps the process, and this port, alive. */
+  #answerTo(call: number, takesTime: boolean, background = false): Promise<unknown> {
+    const answer = new Promise<unknown>((resolve, reject) =>
+      this.#waiting.set(call, { resolve, reject, takesTime, background }),
+    )
+    if (takesTime) {
+      if (!background) countCalls(1)
+      this.hold()
+    }
+    return answer
   }
 
   #settled(call: number): Waiting | undefined {
     const waiting = this.#waiting.get(call)
     if (waiting === undefined) return undefined
     this.#waiting.delete(call)
-    countCalls(-1)
-    this.unhold()
+    if (waiting.takesTime) {
+      if (!waiting.background) countCalls(-1)
+      this.unhold()
+    }
     return waiting
   }
 
@@ -663,13 +765,18 @@ export class Port {
   /** An operation was added: it crosses now, or with others at the end of the turn. */
   #added(): Promise<void> | undefined {
     if (this.#busy) return undefined
-    if (this.#turn === undefined) {
-      this.#exchange(true)
-      this.#turn = turnEnd.then(this.#endTurn)
-      return undefined
+    if (this.#turn !== undefined) {
+      unsent.add(this)
+      return this.#turn
     }
-    unsent.add(this)
-    return this.#turn
+    this.#turn = turnEnd.then(this.#endTurn)
+    // Where the backend is waited for, all of a turn leaves together: nothing could come back in it.
+    if (this.described?.immediate === false) {
+      unsent.add(this)
+      return this.#turn
+    }
+    this.#exchange(true)
+    return undefined
   }
 
   #endTurn = (): void => {
@@ -695,6 +802,7 @@ export class Port {
 
   /** Hands operations over without fetching: for calls from inside a delivery. */
   #handOver(): void {
+    this.#group = undefined
     while (this.#opsDone < this.#opsAt) {
       native.exchange(this.handle, this.#opsDone, this.#opsAt, false)
       this.#opsDone = this.#records[HEAD_DONE] ?? this.#opsAt
@@ -711,13 +819,15 @@ export class Port {
       for (let turns = 0; ; turns++) {
         this.#putKeptBack()
         const to = this.#opsAt
+        this.#group = undefined
         flags = native.exchange(this.handle, this.#opsDone, to, fetch)
         others |= flags & FLAG_OTHERS
         this.#opsDone = this.#records[HEAD_DONE] ?? to
         this.#unfetched = fetch ? 0 : this.#unfetched + to
         if ((flags & FLAG_RECORDS) !== 0) this.#deliver()
         if (this.#opsDone >= this.#opsAt) this.#reset()
-        const more = (flags & (FLAG_MORE | FLAG_PRESSED)) !== 0
+        // What was handed over from inside a delivery may have brought something, too.
+        const more = (flags & (FLAG_MORE | FLAG_PRESSED)) !== 0 || (fetch && this.#unfetched > 0)
         if (!more && this.#opsAt === 0) break
         fetch ||= (flags & FLAG_PRESSED) !== 0
         if (turns >= MAX_EXCHANGES && this.#opsAt === 0) {
@@ -788,8 +898,7 @@ export class Port {
         this.#settled(id)?.resolve({ accepted: a, dropped: b, duplicates: c })
         return
       case Rec.done: {
-        const json = this.#out.toString('utf8', a, b)
-        this.#settled(id)?.resolve(json === '' ? undefined : JSON.parse(json))
+        this.#settled(id)?.resolve(a === b ? undefined : JSON.parse(this.#out.toString('utf8', a, b)))
         return
       }
       case Rec.failed:
@@ -858,7 +967,7 @@ export class Port {
   /** Copies what fits, from here on, into a slab: the next chunks are there then, too. */
   #map(from: number, size: number): void {
     if (this.#slabAt + size > this.#slab.length) {
-      this.#slab = new Uint8Array(SLAB_BYTES)
+      this.#slab = buffer(SLAB_BYTES)
       markAsUntransferable(this.#slab.buffer)
       this.#slabAt = 0
     }

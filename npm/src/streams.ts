@@ -1,6 +1,7 @@
+import { Asking } from './asking'
 import { checkSessionId, checkText } from './check'
 import { ClosedError, InvalidInputError } from './errors'
-import type { Port, Reason, Receipt, Receiver, Taken } from './port'
+import type { Port, Reason, Receipt } from './port'
 
 /** Why a stream ended. */
 export type EndReason = Exclude<Reason, 'cancelled'>
@@ -119,22 +120,6 @@ export class Streams {
   }
 }
 
-/** Streams that nobody refers to any more are given back. */
-const abandoned = new FinalizationRegistry<{ port: Port; token: number }>(({ port, token }) => port.release(token))
-
-/** What the port knows of a stream: not the stream itself, so that it can be collected. */
-class Bell implements Receiver {
-  ring: (() => void) | undefined
-
-  readable(): void {
-    this.ring?.()
-  }
-
-  end(): void {
-    this.ring?.()
-  }
-}
-
 /**
  * The one stream of a session, held by this node until it ends or is closed. Iterate over it, or call
  * `next`. A stream that nobody refers to any more is closed.
@@ -142,37 +127,30 @@ class Bell implements Receiver {
 export class EventStream implements AsyncIterable<Event> {
   /** The session. */
   readonly id: string
-  #port: Port
-  #token: number
-  #bell = new Bell()
+  #asking: Asking<Event, EndReason>
   #gap = false
   #cursor = ''
-  #end: EndReason | undefined
-  #ended: { promise: Promise<EndReason>; resolve: (reason: EndReason) => void } | undefined
-  #readers: { limit: number; resolve: (events: Event[]) => void }[] = []
 
   /** @internal */
   constructor(port: Port, id: string) {
     this.id = id
-    this.#port = port
-    this.#token = port.register(this.#bell)
+    this.#asking = new Asking(port, (token, limit) => {
+      const taken = port.takeEvents(token, limit)
+      if (taken !== 'pending' && 'items' in taken) this.#cursor = (taken.items.at(-1) as Event).cursor
+      return taken
+    })
   }
 
   /** @internal */
   async start(after: string | null, reject: boolean): Promise<void> {
-    const token = this.#token
+    const { port, token } = this.#asking
     try {
-      const opened = await this.#port.ask<{ gap: boolean; cursor: string }>('open', {
-        id: this.id,
-        token,
-        after,
-        reject,
-      })
+      const opened = await port.ask<{ gap: boolean; cursor: string }>('open', { id: this.id, token, after, reject })
       this.#gap = opened.gap
       this.#cursor = opened.cursor
-      abandoned.register(this, { port: this.#port, token }, this.#bell)
+      this.#asking.begun()
     } catch (error) {
-      this.#port.release(token)
+      port.release(token)
       throw error
     }
   }
@@ -189,32 +167,22 @@ export class EventStream implements AsyncIterable<Event> {
 
   /** Why the stream ended, if it has; events that were queued can still be read then. */
   get end(): EndReason | undefined {
-    return this.#end ?? (this.#port.endOf(this.#token) as EndReason | undefined)
+    return this.#asking.end
   }
 
   /** Resolves when the stream ends. */
   get ended(): Promise<EndReason> {
-    const end = this.end
-    if (end !== undefined) return Promise.resolve(end)
-    if (this.#ended === undefined) {
-      let resolve: (reason: EndReason) => void = () => {}
-      const promise = new Promise<EndReason>((done) => {
-        resolve = done
-      })
-      this.#ended = { promise, resolve }
-      this.#listen()
-    }
-    return this.#ended.promise
+    return this.#asking.ended
   }
 
   /** The next event, in order; `undefined` once the stream has ended and what was queued is read. */
   async next(): Promise<Event | undefined> {
-    return (await this.nextBatch(1))[0]
+    return (await this.#asking.read(1))[0]
   }
 
   /** The next event if there is one already. */
   tryNext(): Event | undefined {
-    return this.#readers.length === 0 ? this.#take(1)?.[0] : undefined
+    return this.#asking.tryRead()
   }
 
   /**
@@ -222,23 +190,12 @@ export class EventStream implements AsyncIterable<Event> {
    * empty list once the stream has ended and what was queued is read.
    */
   nextBatch(limit = BATCH): Promise<Event[]> {
-    const wanted = Math.max(1, Math.floor(limit) || 1)
-    if (this.#readers.length === 0) {
-      const taken = this.#take(wanted)
-      if (taken !== undefined) return Promise.resolve(taken)
-    }
-    return new Promise((resolve) => {
-      this.#readers.push({ limit: wanted, resolve })
-      this.#listen()
-    })
+    return this.#asking.read(Math.max(1, Math.floor(limit) || 1))
   }
 
   /** Ends the stream; what was not read waits for the next one. Closing it twice is fine. */
   async close(): Promise<void> {
-    if (this.#end !== undefined) return
-    // An end that came first stays the reason.
-    this.#finish((this.#port.endOf(this.#token) as EndReason | undefined) ?? 'closed')
-    this.#port.flush()
+    await this.#asking.close('closed')
   }
 
   async *[Symbol.asyncIterator](): AsyncIterator<Event> {
@@ -251,57 +208,5 @@ export class EventStream implements AsyncIterable<Event> {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close()
-  }
-
-  /** What can be had now; `undefined` when it has to be waited for. */
-  #take(limit: number): Event[] | undefined {
-    if (this.#end !== undefined) return []
-    const taken = this.#port.takeEvents(this.#token, limit)
-    if (taken === 'pending') return undefined
-    if ('end' in taken) {
-      this.#finish(taken.end as EndReason)
-      return []
-    }
-    this.#cursor = (taken.items.at(-1) as Taken).cursor
-    return taken.items
-  }
-
-  /** Somebody waits: the stream must be rung, and must not be collected. */
-  #listen(): void {
-    if (this.#bell.ring !== undefined) return
-    this.#bell.ring = () => this.#rung()
-    this.#port.hold()
-  }
-
-  #rung(): void {
-    while (this.#readers.length > 0) {
-      const taken = this.#take((this.#readers[0] as { limit: number }).limit)
-      if (taken === undefined) return
-      this.#readers.shift()?.resolve(taken)
-    }
-    if (this.#ended !== undefined) {
-      const end = this.end
-      if (end === undefined) return
-      this.#ended.resolve(end)
-      this.#ended = undefined
-    }
-    this.#unlisten()
-  }
-
-  #unlisten(): void {
-    if (this.#bell.ring === undefined) return
-    this.#bell.ring = undefined
-    this.#port.unhold()
-  }
-
-  #finish(end: EndReason): void {
-    if (this.#end !== undefined) return
-    this.#end = end
-    abandoned.unregister(this.#bell)
-    this.#port.release(this.#token)
-    this.#ended?.resolve(end)
-    this.#ended = undefined
-    for (const reader of this.#readers.splice(0)) reader.resolve([])
-    this.#unlisten()
   }
 }

@@ -1,6 +1,7 @@
+import { Asking } from './asking'
 import { checkText } from './check'
 import { asError, ClosedError, InvalidInputError } from './errors'
-import type { Port, Reason, Receiver } from './port'
+import type { Port, Reason, Receiver, Take } from './port'
 
 /** A JSON-RPC notification. */
 export interface Notification {
@@ -268,92 +269,60 @@ class Called implements Receiver {
   }
 }
 
-/** Subscriptions that nobody refers to any more are cancelled. */
-const abandoned = new FinalizationRegistry<{ port: Port; token: number }>(({ port, token }) => port.release(token))
-
-class Bell implements Receiver {
-  ring: (() => void) | undefined
-
-  readable(): void {
-    this.ring?.()
-  }
-}
-
 /** A subscription of this node whose notifications are asked for. */
 export class Subscription implements AsyncIterable<Notification> {
   /** The client's JSON-RPC id. */
   readonly id: string | number
   /** Whose id it is. */
   readonly origin: string
-  /** @internal */
-  readonly token: number
-  #port: Port
-  #bell = new Bell()
-  #end: SubscriptionEnd | undefined
-  #ended: { promise: Promise<SubscriptionEnd>; resolve: (reason: SubscriptionEnd) => void } | undefined
-  #readers: ((notification: Notification | undefined) => void)[] = []
+  #asking: Asking<Notification, SubscriptionEnd>
 
   /** @internal */
   constructor(port: Port, id: string | number, origin: string) {
     this.id = id
     this.origin = origin
-    this.#port = port
-    this.token = port.register(this.#bell)
-    abandoned.register(this, { port, token: this.token }, this.#bell)
+    this.#asking = new Asking(port, (token) => port.takeNotification(token) as Take<Notification>)
+    this.#asking.begun()
   }
 
   /** @internal */
-  discard(): void {
-    this.#finish('cancelled')
+  get token(): number {
+    return this.#asking.token
   }
 
   /** The acknowledgement was written: notifications may follow. */
   acknowledge(): void {
-    this.#port.acknowledge(this.token)
+    this.#asking.port.acknowledge(this.token)
   }
 
   /** Why it ended, if it has. */
   get end(): SubscriptionEnd | undefined {
-    return this.#end ?? (this.#port.endOf(this.token) as SubscriptionEnd | undefined)
+    return this.#asking.end
   }
 
   /** Resolves when it ends. */
   get ended(): Promise<SubscriptionEnd> {
-    const end = this.end
-    if (end !== undefined) return Promise.resolve(end)
-    if (this.#ended === undefined) {
-      let resolve: (reason: SubscriptionEnd) => void = () => {}
-      const promise = new Promise<SubscriptionEnd>((done) => {
-        resolve = done
-      })
-      this.#ended = { promise, resolve }
-      this.#listen()
-    }
-    return this.#ended.promise
+    return this.#asking.ended
   }
 
   /** The next notification, in order; `undefined` once the subscription has ended. */
-  next(): Promise<Notification | undefined> {
-    if (this.#readers.length === 0) {
-      const taken = this.#take()
-      if (taken !== 'pending') return Promise.resolve(taken)
-    }
-    return new Promise((resolve) => {
-      this.#readers.push(resolve)
-      this.#listen()
-    })
+  async next(): Promise<Notification | undefined> {
+    return (await this.#asking.read(1))[0]
   }
 
   /** The next notification if there is one already. */
   tryNext(): Notification | undefined {
-    const taken = this.#readers.length === 0 ? this.#take() : undefined
-    return taken === 'pending' ? undefined : taken
+    return this.#asking.tryRead()
   }
 
   /** Cancels it. Closing it twice is fine. */
   async close(): Promise<void> {
-    this.#finish(this.end ?? 'cancelled')
-    this.#port.flush()
+    await this.#asking.close('cancelled')
+  }
+
+  /** @internal */
+  discard(): void {
+    void this.#asking.close('cancelled')
   }
 
   async *[Symbol.asyncIterator](): AsyncIterator<Notification> {
@@ -366,53 +335,6 @@ export class Subscription implements AsyncIterable<Notification> {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close()
-  }
-
-  #take(): Notification | undefined | 'pending' {
-    if (this.#end !== undefined) return undefined
-    const taken = this.#port.takeNotification(this.token)
-    if (taken === 'pending') return 'pending'
-    if ('items' in taken) return taken.items[0] as Notification
-    this.#finish(taken.end as SubscriptionEnd)
-    return undefined
-  }
-
-  #listen(): void {
-    if (this.#bell.ring !== undefined) return
-    this.#bell.ring = () => this.#rung()
-    this.#port.hold()
-  }
-
-  #rung(): void {
-    while (this.#readers.length > 0) {
-      const taken = this.#take()
-      if (taken === 'pending') return
-      this.#readers.shift()?.(taken)
-    }
-    if (this.#ended !== undefined) {
-      const end = this.end
-      if (end === undefined) return
-      this.#ended.resolve(end)
-      this.#ended = undefined
-    }
-    this.#unlisten()
-  }
-
-  #unlisten(): void {
-    if (this.#bell.ring === undefined) return
-    this.#bell.ring = undefined
-    this.#port.unhold()
-  }
-
-  #finish(end: SubscriptionEnd): void {
-    if (this.#end !== undefined) return
-    this.#end = end
-    abandoned.unregister(this.#bell)
-    this.#port.release(this.token)
-    this.#ended?.resolve(end)
-    this.#ended = undefined
-    for (const reader of this.#readers.splice(0)) reader(undefined)
-    this.#unlisten()
   }
 }
 

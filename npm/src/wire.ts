@@ -1,7 +1,7 @@
 // The packed layouts of a crossing; `bindings/node/src/wire.rs` is the other half and says more.
 
 /** The version of the layouts: an addon with another one is refused. */
-export const WIRE_VERSION = 1
+export const WIRE_VERSION = 2
 
 /** Operations: the first word of each. */
 export const Op = {
@@ -18,6 +18,7 @@ export const Op = {
   unsubscribe: 11,
   notify: 12,
   acknowledge: 13,
+  group: 14,
 } as const
 
 /** A target is a stream's token, or this bit with the length of an id, and the id's offset. */

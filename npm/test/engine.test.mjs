@@ -95,7 +95,7 @@ test('errors are real classes with codes', async () => {
 test('connecting to what makes no sense is a config error', async () => {
   for (const [url, options] of [
     ['', {}],
-    ['redis://user:secret@host', {}],
+    ['pigeons://user:secret@host', {}],
     ['memory://a/b', {}],
     ['memory://x', { queue: { events: 0 } }],
     ['memory://x', { retension: {} }],

@@ -86,16 +86,13 @@ export function turn() {
   return new Promise((resolve) => setImmediate(resolve))
 }
 
-export function until(check, ms = 10_000) {
+/** Resolves once this is true; for what nothing tells of. */
+export async function until(check, ms = 10_000) {
   const deadline = performance.now() + ms
-  return new Promise((resolve, reject) => {
-    const look = () => {
-      if (check()) resolve()
-      else if (performance.now() > deadline) reject(new Error(`in vain: ${check}`))
-      else setTimeout(look, 2)
-    }
-    look()
-  })
+  while (!(await check())) {
+    if (performance.now() > deadline) throw new Error(`in vain: ${check}`)
+    await new Promise((resolve) => setTimeout(resolve, 2))
+  }
 }
 
 /** Collects garbage until something is true of what is left. */

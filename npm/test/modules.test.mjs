@@ -3,12 +3,14 @@ import assert from 'node:assert/strict'
 import { createRequire } from 'node:module'
 import { test } from 'node:test'
 import * as esm from 'mcp-sessions'
+import * as esmSdk from 'mcp-sessions/sdk'
 import * as esmTmcp from 'mcp-sessions/tmcp'
 import { childEnds } from './support.mjs'
 
 const require = createRequire(import.meta.url)
 const pairs = [
   ['mcp-sessions', esm, require('mcp-sessions')],
+  ['mcp-sessions/sdk', esmSdk, require('mcp-sessions/sdk')],
   ['mcp-sessions/tmcp', esmTmcp, require('mcp-sessions/tmcp')],
 ]
 
@@ -32,8 +34,11 @@ test('what is exported is what is documented', () => {
   ]
   const more = ['NotFoundError', 'TimeoutError', 'TooLargeError', 'UnauthorizedError', 'UnavailableError']
   assert.deepEqual(Object.keys(esm).sort(), [...classes, ...more])
-  const managers = ['InMemoryInfoSessionManager', 'InMemoryStreamSessionManager', 'InMemorySubscriptionManager']
-  assert.deepEqual(Object.keys(esmTmcp).sort(), [...managers, 'resumable'])
+  const kinds = ['InfoSessionManager', 'StreamSessionManager', 'SubscriptionManager']
+  const managers = ['InMemory', 'Postgres', 'Redis'].flatMap((backend) => kinds.map((kind) => backend + kind))
+  assert.deepEqual(Object.keys(esmTmcp).sort(), [...managers, 'PostgresSessionManager', 'resumable'].sort())
+  const forSdks = ['SessionManager', 'createSessionHandler', 'eventStore', 'getSessionManager', 'ownerOf']
+  assert.deepEqual(Object.keys(esmSdk).sort(), forSdks)
 })
 
 test('an engine of one is an engine of the other, and their errors are caught alike', async () => {
@@ -44,17 +49,18 @@ test('an engine of one is an engine of the other, and their errors are caught al
   await engine.shutdown()
 })
 
-test('nothing but the two entries can be imported', async () => {
+test('nothing but the entries can be imported', async () => {
   await assert.rejects(import('mcp-sessions/dist/port.js'), { code: 'ERR_PACKAGE_PATH_NOT_EXPORTED' })
   assert.equal(require('mcp-sessions/package.json').name, 'mcp-sessions')
 })
 
-test('mcp-sessions alone needs no tmcp, and loading it starts nothing', async () => {
+test('mcp-sessions alone needs neither tmcp nor an SDK, and loading it starts nothing', async () => {
   const { out } = await childEnds(`
     import { createRequire } from 'node:module'
     const require = createRequire(process.cwd() + '/x.cjs')
     require('mcp-sessions')
     require('mcp-sessions/tmcp')
+    require('mcp-sessions/sdk')
     const foreign = Object.keys(require.cache).filter((file) => file.includes('node_modules'))
     console.log(JSON.stringify({ foreign, active: process.getActiveResourcesInfo().filter((one) => /Timer|Timeout|Immediate/.test(one)) }))
   `)

@@ -243,3 +243,16 @@ test('a controller that calls back into the manager while it is being served', a
   ])
   await manager.close()
 })
+
+test('a reader that cancels without a delete is forgotten at the next send, and nobody is told of an error', async () => {
+  const errors = []
+  const manager = new InMemoryStreamSessionManager({ onError: (error) => errors.push(error) })
+  const gone = new ReadableStream({ start: (controller) => manager.create('gone', controller) })
+  const { reader } = openStream(manager, 'here')
+  await gone.cancel()
+  manager.send(undefined, frame('m'))
+  assert.deepEqual(await new Frames(reader).data(1), ['m'])
+  assert.deepEqual([await manager.has('gone'), await manager.has('here')], [false, true])
+  assert.deepEqual(errors, [])
+  manager.delete('here')
+})

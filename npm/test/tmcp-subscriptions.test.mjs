@@ -136,6 +136,8 @@ test('notifications reach every node, and the subscriptions of both managers of 
   await a[Symbol.asyncDispose]()
   await turn()
   assert.equal(one.log.at(-1), 'closed: closed')
+  // as tmcp's transport does when the client of a server that has shut down goes away
+  for (const manager of [a, b]) assert.equal(await manager.close(1, 'o', 'cancelled'), false)
 })
 
 test('a callback that throws or never settles is told, holds up nobody, and can be closed', async () => {

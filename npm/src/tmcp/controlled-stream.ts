@@ -34,9 +34,12 @@ export class ControlledStream implements Receiver {
   /** A byte stream takes a chunk's memory for itself. */
   #takesMemory: boolean
   /** The sizes of the chunks that wait, as far as they had to be looked at. */
-  #sizes: number[] = []
+  #sizes: number[] | undefined
   #bytes = 0
   #over = false
+
+  #settled: ((failure: McpSessionsError | undefined) => void)[] | undefined
+  #opened = false
 
   /** Told once it is open, before the first event. */
   onOpen: ((gap: boolean, start: string) => void) | undefined
@@ -76,6 +79,16 @@ export class ControlledStream implements Receiver {
   opened(gap: boolean, start: string): void {
     this.onOpen?.(gap, start)
     this.onOpen = undefined
+    this.#settle()
+  }
+
+  /** Resolves once it is open, or over; with the failure if it could not be opened. */
+  settled(): Promise<McpSessionsError | undefined> {
+    if (this.#opened || this.#over) return Promise.resolve(this.failure)
+    return new Promise((resolve) => {
+      this.#settled ??= []
+      this.#settled.push(resolve)
+    })
   }
 
   failed(error: McpSessionsError): void {
@@ -125,10 +138,17 @@ export class ControlledStream implements Receiver {
     return true
   }
 
+  #settle(): void {
+    this.#opened = true
+    for (const resolve of this.#settled ?? []) resolve(this.failure)
+    this.#settled = undefined
+  }
+
   #finish(): void {
     this.#over = true
+    this.#settle()
     full.delete(this)
-    this.#sizes = []
+    this.#sizes = undefined
     this.#port.unhold()
     this.#gone(this)
   }
@@ -139,6 +159,7 @@ export class ControlledStream implements Receiver {
   }
 
   #notRead(bytes: number): void {
+    this.#sizes ??= []
     this.#sizes.push(bytes)
     this.#bytes += bytes
     if (full.has(this) || !this.#exceeds(1)) return
@@ -150,9 +171,10 @@ export class ControlledStream implements Receiver {
   /** Whether more waits than a part of the window. */
   #exceeds(part: number): boolean {
     const waiting = this.#room - (this.#controller.desiredSize ?? this.#room)
+    const sizes = this.#sizes ?? []
     // With a strategy that counts bytes, `waiting` is more than there are chunks.
-    while (this.#sizes.length > waiting) this.#bytes -= this.#sizes.shift() as number
-    return this.#sizes.length * part >= MAX_CHUNKS || this.#bytes * part >= MAX_BYTES
+    while (sizes.length > waiting) this.#bytes -= sizes.shift() as number
+    return sizes.length * part >= MAX_CHUNKS || this.#bytes * part >= MAX_BYTES
   }
 
   /** Goes on if enough was read; true when it does. */

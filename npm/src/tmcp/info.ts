@@ -3,32 +3,21 @@ import { asError, ClosedError } from '../errors'
 import { checkField, neverSet } from '../info'
 import { ClientCapabilities, ClientInfo, LogLevelField } from '../info-cache'
 import { quiet } from './failures'
-import { type ManagerArgument, type Source, sourceOf } from './source'
-import { visits } from './visit'
+import { visits } from './node-visits'
+import { embeddedSource, type ManagerArgument, type Source } from './source'
 
 type Context = import('tmcp', { with: { 'resolution-mode': 'import' }}).Context
 type Known = NonNullable<Context['sessionInfo']>
 
-/**
- * Takes the place of tmcp's `InMemoryInfoSessionManager`: what a client said is known on every node.
- *
- * @example
- * ```ts
- * import { InMemoryInfoSessionManager } from 'mcp-sessions/tmcp'
- *
- * const info = new InMemoryInfoSessionManager('memory://info-example')
- * info.setClientInfo('session-1', { name: 'inspector', version: '1.0.0' })
- * console.log(await info.getClientInfo('session-1'))
- * ```
- */
-export class InMemoryInfoSessionManager {
+/** What the info managers of all backends have in common; tmcp calls these methods. */
+export abstract class InfoSessionManager {
   #source: Source
   #closed = false
 
-  /** Nothing for a private hub, a URL such as `memory://name`, an engine, or options. */
-  constructor(argument?: ManagerArgument) {
-    this.#source = sourceOf(argument, 'info')
-    this.#source.follow(this)
+  /** @internal */
+  constructor(source: Source) {
+    this.#source = source
+    source.follow(this)
   }
 
   /** `clientInfo`; rejects with `Client info not found for session …` when it was never set. */
@@ -70,6 +59,10 @@ export class InMemoryInfoSessionManager {
     const { port, failures } = this.#source
     try {
       this.#checkOpen(operation)
+      if (port === undefined) {
+        await this.#source.connected(operation)
+        return await this.getSubscriptions(uri)
+      }
       checkUri(uri, port.described.maxUriBytes, operation)
       return await port.call<string[]>('subscribers', { uri })
     } catch (error) {
@@ -97,20 +90,33 @@ export class InMemoryInfoSessionManager {
     try {
       checkSessionId(id, operation)
       this.#checkOpen(operation)
-      cache.drop(id)
-      return port.deleteInfo(id)
+      if (port === undefined || cache === undefined) return this.#source.later(operation, () => this.delete(id))
+      return this.#told(
+        cache.delete(id, () => port.deleteInfo(id)),
+        operation,
+      )
     } catch (error) {
       return failures.reject(error, operation)
     }
+  }
+
+  /**
+   * Resolves once what was set so far is known to every node, or failed: transports set without waiting, and
+   * a client's next request may go to another node.
+   */
+  async written(): Promise<void> {
+    const { port } = this.#source
+    if (port !== undefined && !port.immediate && !port.isClosed) await port.written()
   }
 
   /** Lets go of the engine, and closes it if this was the last manager on it. */
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    if (!this.#source.port.isClosed) this.#source.port.flush()
+    const { port } = this.#source
+    if (port !== undefined && !port.isClosed) port.flush()
     this.#source.unfollow()
-    this.#source.release()
+    await this.#source.release()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -120,13 +126,18 @@ export class InMemoryInfoSessionManager {
   #get(id: string, field: number): Promise<unknown> {
     try {
       this.#checkOpen('info.get')
-      const value = this.#source.cache.get(id, field)
+      const { cache } = this.#source
+      if (cache === undefined) return this.#source.later('info.get', () => this.#get(id, field))
+      const value = cache.get(id, field)
       if (value instanceof Promise) {
         return quiet(
-          value.then((value) => {
-            if (value === undefined) throw neverSet(field, id)
-            return value
-          }),
+          value.then(
+            (value) => {
+              if (value === undefined) throw neverSet(field, id)
+              return value
+            },
+            (error) => this.#source.failures.reject(error, 'info.get'),
+          ),
         )
       }
       if (value !== undefined) return Promise.resolve(value)
@@ -139,8 +150,12 @@ export class InMemoryInfoSessionManager {
   #set(id: string, field: number, value: unknown): void | Promise<void> {
     const { port, cache, failures } = this.#source
     try {
-      if (this.#closed || port.isClosed) this.#checkOpen('info.put')
-      cache.set(id, field, checkField(field, value, port.described.maxInfoBytes, 'info.put'))
+      if (this.#closed || this.#source.isClosed) this.#checkOpen('info.put')
+      if (port === undefined || cache === undefined) {
+        return this.#source.later('info.put', () => this.#set(id, field, value))
+      }
+      const set = cache.set(id, field, checkField(field, value, port.described.maxInfoBytes, 'info.put'))
+      return set && this.#told(set, 'info.put')
     } catch (error) {
       return failures.reject(error, 'info.put')
     }
@@ -150,15 +165,42 @@ export class InMemoryInfoSessionManager {
     const { port, failures } = this.#source
     try {
       checkSessionId(id, operation)
-      checkUri(uri, port.described.maxUriBytes, operation)
       this.#checkOpen(operation)
-      return port.subscribe(id, uri, subscribed)
+      if (port === undefined)
+        return this.#source.later(operation, () => this.#subscribe(id, uri, subscribed, operation))
+      checkUri(uri, port.described.maxUriBytes, operation)
+      return this.#told(port.subscribe(id, uri, subscribed), operation)
     } catch (error) {
       return failures.reject(error, operation)
     }
   }
 
+  /** A failure is told, and the caller's to await or not. */
+  #told(work: Promise<void> | undefined, operation: string): Promise<void> | undefined {
+    if (work === undefined || this.#source.port?.immediate) return work
+    return this.#source.failures.attempt(operation, () => work)
+  }
+
   #checkOpen(operation: string): void {
-    if (this.#closed || this.#source.port.isClosed) throw new ClosedError('the session manager was closed', operation)
+    if (this.#closed || this.#source.isClosed) throw new ClosedError('the session manager was closed', operation)
+  }
+}
+
+/**
+ * Takes the place of tmcp's `InMemoryInfoSessionManager`: what a client said is known on every node.
+ *
+ * @example
+ * ```ts
+ * import { InMemoryInfoSessionManager } from 'mcp-sessions/tmcp'
+ *
+ * const info = new InMemoryInfoSessionManager('memory://info-example')
+ * info.setClientInfo('session-1', { name: 'inspector', version: '1.0.0' })
+ * console.log(await info.getClientInfo('session-1'))
+ * ```
+ */
+export class InMemoryInfoSessionManager extends InfoSessionManager {
+  /** Nothing for a private hub, a URL such as `memory://name`, an engine, or options. */
+  constructor(argument?: ManagerArgument) {
+    super(embeddedSource(argument, 'info'))
   }
 }

@@ -1,35 +1,36 @@
 import { checkSessionId, checkText } from '../check'
+import type { Engine } from '../engine'
 import { asError, ClosedError, InvalidInputError } from '../errors'
+import type { Port } from '../port'
 import { ControlledStream, type Controller } from './controlled-stream'
 import { quiet } from './failures'
-import { type ManagerArgument, type Source, sourceOf } from './source'
-import { type Opening, visits } from './visit'
+import { visits } from './node-visits'
+import { embeddedSource, type ManagerArgument, type Source } from './source'
+import type { Opening } from './visit'
 
-/**
- * Takes the place of tmcp's `InMemoryStreamSessionManager`: streams that can be resumed, on this node or
- * another, with slow clients bounded.
- *
- * @example
- * ```ts
- * import { InMemoryInfoSessionManager, InMemoryStreamSessionManager, resumable } from 'mcp-sessions/tmcp'
- *
- * const sessionManager = {
- *   streams: new InMemoryStreamSessionManager(),
- *   info: new InMemoryInfoSessionManager(),
- * }
- * // const transport = resumable(new HttpTransport(server, { sessionManager }), { sessionManager })
- * console.log(typeof resumable, await sessionManager.streams.has('session-1'))
- * ```
- */
-export class InMemoryStreamSessionManager {
+/** What the stream managers of all backends have in common; tmcp calls these methods. */
+export abstract class StreamSessionManager {
   #source: Source
   #streams = new Map<string, ControlledStream>()
   #closed = false
 
-  /** Nothing for a private hub, a URL such as `memory://name`, an engine, or options. */
-  constructor(argument?: ManagerArgument) {
-    this.#source = sourceOf(argument, 'streams')
-    this.#source.follow(this)
+  /** @internal */
+  constructor(source: Source) {
+    this.#source = source
+    source.follow(this)
+  }
+
+  /**
+   * Resolves once the backend was reached; rejects while it can't be. Nobody has to wait for it: calls do,
+   * and fail with `unavailable` then.
+   */
+  ready(): Promise<void> {
+    return quiet(this.#source.connected('connect').then(() => {}))
+  }
+
+  /** @internal */
+  engine(): Promise<Engine> {
+    return this.#source.connected('connect')
   }
 
   /** Opens the session's stream: its events go into the controller, those that wait at once. */
@@ -43,22 +44,28 @@ export class InMemoryStreamSessionManager {
     } catch (error) {
       return this.#source.failures.reject(error, operation)
     }
+    const { port } = this.#source
+    if (port === undefined) return this.#source.later(operation, () => this.create(id, controller))
     const visit = visits.getStore()
     const opening = visit?.kind === 'open' ? visit : undefined
-    const stream = new ControlledStream(this.#source.port, id, controller, this.#gone)
+    const stream = new ControlledStream(port, id, controller, this.#gone)
     this.#streams.set(id, stream)
     if (opening !== undefined) greet(stream, opening)
-    const { port } = this.#source
-    const opened = port.open(stream.token, id, {
+    port.open(stream.token, id, {
       after: opening?.after,
       reject: opening?.conflict === 'reject',
       frameIds: port.described.frameIds,
       tellStart: opening !== undefined,
     })
-    if (opening === undefined && stream.failure === undefined) return opened
+    if (!port.immediate) {
+      return quiet(
+        stream.settled().then((failure) => (failure ? this.#source.failures.reject(failure, operation) : undefined)),
+      )
+    }
+    // It crosses before anybody who waits for this goes on, so nobody has to wait for a promise.
+    if (opening === undefined && stream.failure === undefined) return undefined
     port.flush()
-    if (stream.failure !== undefined) return this.#source.failures.reject(stream.failure, operation)
-    return opened
+    return stream.failure === undefined ? undefined : this.#source.failures.reject(stream.failure, operation)
   }
 
   /** Closes the session's stream, wherever it is held. What is sent later waits for the next one. */
@@ -73,7 +80,12 @@ export class InMemoryStreamSessionManager {
     }
     try {
       checkSessionId(id, operation)
-      if (port.isClosed) return
+      if (this.#closed || this.#source.isClosed) return
+      if (port === undefined) return this.#source.later(operation, () => this.delete(id))
+      if (!port.immediate) {
+        const terminate = visit?.kind === 'terminate'
+        return failures.attempt(operation, () => this.#end(port, id, terminate))
+      }
       // What was sent before the end is delivered before it.
       port.flush()
       const local = this.#streams.get(id)
@@ -104,7 +116,7 @@ export class InMemoryStreamSessionManager {
   cursorProblem(id: string, cursor: string): string | undefined {
     try {
       checkSessionId(id, 'streams.open')
-      this.#source.port.call('checkCursor', { id, cursor })
+      this.#source.port?.call('checkCursor', { id, cursor })
       return undefined
     } catch (error) {
       return (error as Error).message
@@ -120,12 +132,18 @@ export class InMemoryStreamSessionManager {
     const { port, failures } = this.#source
     try {
       this.#checkOpen(operation)
+      if (port === undefined) {
+        return this.#source.connected(operation).then(
+          () => this.send(sessions, data),
+          (error) => failures.report(asError(error, operation)),
+        )
+      }
       checkText(data, 'a payload', port.described.maxPayloadBytes, operation)
       if (sessions === undefined || sessions === null) return port.sendAll(data)
-      if (sessions.length === 1) return port.sendOne(this.#target(sessions[0], operation), data)
+      if (sessions.length === 1) return port.sendOne(this.#target(port, sessions[0], operation), data)
       if (sessions.length === 0) return
       return port.sendList(
-        sessions.map((id) => this.#target(id, operation)),
+        sessions.map((id) => this.#target(port, id, operation)),
         data,
       )
     } catch (error) {
@@ -137,20 +155,24 @@ export class InMemoryStreamSessionManager {
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    if (!this.#source.port.isClosed) this.#source.port.flush()
-    for (const stream of [...this.#streams.values()]) stream.close()
+    const { port } = this.#source
     this.#source.unfollow()
-    this.#source.release()
+    if (port !== undefined && !port.isClosed) {
+      port.flush()
+      if (!port.immediate) await port.sent()
+    }
+    for (const stream of [...this.#streams.values()]) stream.close()
+    await this.#source.release()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close()
   }
 
-  #target(id: unknown, operation: string): number | string {
+  #target(port: Port, id: unknown, operation: string): number | string {
     const local = this.#streams.get(id as string)
     // Where opening takes time, the addon knows the stream by its session only.
-    if (local !== undefined && this.#source.port.immediate) return local.token
+    if (local !== undefined && port.immediate) return local.token
     checkSessionId(id, operation)
     return id
   }
@@ -161,14 +183,52 @@ export class InMemoryStreamSessionManager {
 
   #ask(call: 'has' | 'known', id: string): Promise<boolean> {
     const { port, failures } = this.#source
-    return failures.attempt(`streams.${call}`, () => {
-      checkSessionId(id, `streams.${call}`)
+    const operation = `streams.${call}`
+    if (port === undefined) return this.#source.later(operation, () => this.#ask(call, id))
+    return failures.attempt(operation, () => {
+      checkSessionId(id, operation)
       return port.call<boolean>(call, { id })
     })
   }
 
+  /** Ends a stream by way of the backend: what was sent before is delivered before the end. */
+  async #end(port: Port, id: string, terminate: boolean): Promise<void> {
+    const local = this.#streams.get(id)
+    await Promise.all([port.sent(), local?.settled()])
+    try {
+      await port.call(terminate ? 'forget' : 'close', { id })
+    } catch (error) {
+      local?.close()
+      // A manager that was closed meanwhile has given all its streams back.
+      if (!this.#closed) throw error
+    }
+  }
+
   #checkOpen(operation: string): void {
-    if (this.#closed || this.#source.port.isClosed) throw new ClosedError('the session manager was closed', operation)
+    if (this.#closed || this.#source.isClosed) throw new ClosedError('the session manager was closed', operation)
+  }
+}
+
+/**
+ * Takes the place of tmcp's `InMemoryStreamSessionManager`: streams that can be resumed, on this node or
+ * another, with slow clients bounded.
+ *
+ * @example
+ * ```ts
+ * import { InMemoryInfoSessionManager, InMemoryStreamSessionManager, resumable } from 'mcp-sessions/tmcp'
+ *
+ * const sessionManager = {
+ *   streams: new InMemoryStreamSessionManager(),
+ *   info: new InMemoryInfoSessionManager(),
+ * }
+ * // const transport = resumable(new HttpTransport(server, { sessionManager }), { sessionManager })
+ * console.log(typeof resumable, await sessionManager.streams.has('session-1'))
+ * ```
+ */
+export class InMemoryStreamSessionManager extends StreamSessionManager {
+  /** Nothing for a private hub, a URL such as `memory://name`, an engine, or options. */
+  constructor(argument?: ManagerArgument) {
+    super(embeddedSource(argument, 'streams'))
   }
 }
 

@@ -1,5 +1,7 @@
+import type { Engine } from '../engine'
+import { ClosedError } from '../errors'
 import type { Notification, SubscriptionFilter } from '../subscriptions'
-import { type ManagerArgument, type Source, sourceOf } from './source'
+import { embeddedSource, type ManagerArgument, type Source } from './source'
 
 /** What tmcp's subscriptions call. */
 interface Callbacks {
@@ -7,6 +9,73 @@ interface Callbacks {
   // biome-ignore lint/suspicious/noExplicitAny: tmcp's own notification type comes from json-rpc-2.0
   send: (notification: any) => void | Promise<void>
   close: (reason: 'closed' | 'cancelled') => void | Promise<void>
+}
+
+/** What the subscription managers of all backends have in common; tmcp calls these methods. */
+export abstract class SubscriptionManager {
+  #source: Source
+  #closed = false
+
+  /** @internal */
+  constructor(source: Source) {
+    this.#source = source
+    source.follow(this)
+  }
+
+  /** Registers a subscription: acknowledged first, then its notifications in order. */
+  create(
+    subscription: { id: string | number; origin: string; filters: SubscriptionFilter },
+    callbacks: Callbacks,
+  ): Promise<boolean> {
+    return this.#attempt('subscriptions.create', (engine) =>
+      engine.subscriptions.create(subscription, {
+        acknowledge: () => callbacks.acknowledge(),
+        send: (notification) => callbacks.send(notification),
+        // tmcp knows two ends: a server that shuts down ends gracefully, a slow client is cut off.
+        close: (reason) => callbacks.close(reason === 'closed' || reason === 'shutdown' ? 'closed' : 'cancelled'),
+      }),
+    )
+  }
+
+  /** Sends a notification to the matching subscriptions of every node. */
+  send(notification: { jsonrpc: '2.0'; method: string; params?: unknown }): Promise<void> {
+    return this.#attempt('subscriptions.send', (engine) => engine.subscriptions.send(notification as Notification))
+  }
+
+  /** Ends one subscription; false when there is none. */
+  close(id: string | number, origin: string, reason: 'closed' | 'cancelled'): Promise<boolean> {
+    return this.#attempt('subscriptions.close', async (engine) => {
+      try {
+        return await engine.subscriptions.close(id, origin, reason)
+      } catch (error) {
+        // tmcp's transport closes what a client that goes away had, in a promise that nobody awaits: a
+        // server that shuts down meanwhile, and has ended them all, must not die of it.
+        if (error instanceof ClosedError) return false
+        throw error
+      }
+    })
+  }
+
+  /** Ends every subscription, or those of one origin. */
+  closeAll(origin?: string, reason: 'closed' | 'cancelled' = 'cancelled'): Promise<void> {
+    return this.#attempt('subscriptions.close', async (engine) => {
+      await engine.subscriptions.closeAll(origin, reason)
+    })
+  }
+
+  /** Lets go of the engine, and closes it if this was the last manager on it. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    this.#source.unfollow()
+    await this.#source.release()
+  }
+
+  #attempt<T>(operation: string, work: (engine: Engine) => Promise<T>): Promise<T> {
+    const { engine, failures } = this.#source
+    if (engine === undefined) return this.#source.later(operation, () => this.#attempt(operation, work))
+    return failures.attempt(operation, () => work(engine))
+  }
 }
 
 /**
@@ -22,59 +91,9 @@ interface Callbacks {
  * await subscriptionManager.send({ jsonrpc: '2.0', method: 'notifications/tools/list_changed' })
  * ```
  */
-export class InMemorySubscriptionManager {
-  #source: Source
-  #closed = false
-
+export class InMemorySubscriptionManager extends SubscriptionManager {
   /** Nothing for a private hub, a URL such as `memory://name`, an engine, or options. */
   constructor(argument?: ManagerArgument) {
-    this.#source = sourceOf(argument, 'subscriptions')
-    this.#source.follow(this)
-  }
-
-  /** Registers a subscription: acknowledged first, then its notifications in order. */
-  create(
-    subscription: { id: string | number; origin: string; filters: SubscriptionFilter },
-    callbacks: Callbacks,
-  ): Promise<boolean> {
-    return this.#attempt('subscriptions.create', () =>
-      this.#source.engine.subscriptions.create(subscription, {
-        acknowledge: () => callbacks.acknowledge(),
-        send: (notification) => callbacks.send(notification),
-        // tmcp knows two ends: a server that shuts down ends gracefully, a slow client is cut off.
-        close: (reason) => callbacks.close(reason === 'closed' || reason === 'shutdown' ? 'closed' : 'cancelled'),
-      }),
-    )
-  }
-
-  /** Sends a notification to the matching subscriptions of every node. */
-  send(notification: { jsonrpc: '2.0'; method: string; params?: unknown }): Promise<void> {
-    return this.#attempt('subscriptions.send', () =>
-      this.#source.engine.subscriptions.send(notification as Notification),
-    )
-  }
-
-  /** Ends one subscription; false when there is none. */
-  close(id: string | number, origin: string, reason: 'closed' | 'cancelled'): Promise<boolean> {
-    return this.#attempt('subscriptions.close', () => this.#source.engine.subscriptions.close(id, origin, reason))
-  }
-
-  /** Ends every subscription, or those of one origin. */
-  closeAll(origin?: string, reason: 'closed' | 'cancelled' = 'cancelled'): Promise<void> {
-    return this.#attempt('subscriptions.close', async () => {
-      await this.#source.engine.subscriptions.closeAll(origin, reason)
-    })
-  }
-
-  /** Lets go of the engine, and closes it if this was the last manager on it. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#closed) return
-    this.#closed = true
-    this.#source.unfollow()
-    this.#source.release()
-  }
-
-  #attempt<T>(operation: string, work: () => Promise<T>): Promise<T> {
-    return this.#source.failures.attempt(operation, work)
+    super(embeddedSource(argument, 'subscriptions'))
   }
 }

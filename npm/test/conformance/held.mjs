@@ -1,8 +1,9 @@
 // Streams and subscriptions in a scenario's hands, and how they are read.
 
 import { setImmediate as turn } from 'node:timers/promises'
+import { APART } from './backend.mjs'
 import { same, shown, within } from './check.mjs'
-import { notifications, text, texts } from './scenario.mjs'
+import { notifications, text, texts } from './written.mjs'
 
 /** @typedef {import('mcp-sessions').Event} Event */
 /** @typedef {import('mcp-sessions').Notification} Notification */
@@ -78,11 +79,19 @@ class Reader {
     for (;;) {
       this.#asked ??= this.#source.next()
       // What is there comes within the turn.
-      const item = await Promise.race([this.#asked, turn('nothing')])
+      const item = await Promise.race([this.#asked, this.#turn()])
       if (item === 'nothing') return undefined
       this.#asked = undefined
       if (item === undefined || !this.#isOtherFence(/** @type {T} */ (item))) return /** @type {T} */ (item)
     }
+  }
+
+  /** @returns {Promise<'nothing'>} */
+  async #turn() {
+    const { turn: inItsProcess } = /** @type {any} */ (this.#source)
+    if (inItsProcess === undefined) return turn('nothing')
+    await inItsProcess.call(this.#source)
+    return 'nothing'
   }
 
   async nothingUnread() {
@@ -100,10 +109,16 @@ class Reader {
 
   /** Nothing unexpected is left over: nothing unread, no end. */
   async checkLeftovers() {
-    await this.nothingUnread()
+    const item = await this.now()
+    // What was taken over in another process is told so a little later; it has nothing to deliver then.
+    if (item !== undefined && !(APART && (await this.#isTakenOver()))) throw new Error(`unread ${shown(item)}`)
     const { end } = this.#source
     if (end === undefined || end === 'replaced' || this.endExpected) return
     throw new Error(`it ended (${end}), and no step expects it`)
+  }
+
+  async #isTakenOver() {
+    return (await within(this.#source.ended, 'it goes on').catch(() => undefined)) === 'replaced'
   }
 
   /**

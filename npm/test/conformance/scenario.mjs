@@ -2,6 +2,7 @@
 
 import { readdirSync, readFileSync } from 'node:fs'
 import { problemOf } from './schema.mjs'
+import { numbers } from './written.mjs'
 
 /** @typedef {{ do: string, [field: string]: any }} Step */
 /** @typedef {{ at: string, step: Step } | { at: string, branches: Located[][] }} Located a step and where it stands, such as `2[i=17].1` */
@@ -31,8 +32,10 @@ const shallow = { ...schema, $defs: { ...schema.$defs, steps: { type: 'array', m
  * @returns {Map<string, any[]>}
  */
 export function files() {
-  const names = readdirSync(FOLDER).filter((name) => name.endsWith('.json') && name !== SCHEMA)
-  return new Map(names.sort().map((name) => [name.slice(0, -'.json'.length), read(name)]))
+  const inside = readdirSync(new URL('sessions/', FOLDER)).map((name) => `sessions/${name}`)
+  const names = [...readdirSync(FOLDER), ...inside].filter((name) => name.endsWith('.json') && name !== SCHEMA)
+  const title = (/** @type {string} */ name) => name.slice(name.indexOf('/') + 1, -'.json'.length)
+  return new Map(names.sort().map((name) => [title(name), read(name)]))
 }
 
 /**
@@ -63,7 +66,8 @@ function writeOut(steps, prefix) {
  * @returns {Located[]}
  */
 function writeOutOne(step, at) {
-  const problem = problemOf(schema.$defs.step, step, shallow)
+  const shape = /^(registry|events)\./.test(step?.do) ? schema.$defs.sessionStep : schema.$defs.step
+  const problem = problemOf(shape, step, shallow)
   if (problem !== undefined) throw new Error(`step ${at}: ${problem} in ${JSON.stringify(step).slice(0, 200)}`)
   if (step.do === 'repeat') return turns(step).flatMap(({ i, steps }) => writeOut(steps, `${at}[i=${i}].`))
   if (step.do !== 'parallel') return [{ at, step }]
@@ -91,57 +95,4 @@ function substituted(value, i) {
   if (Array.isArray(value)) return value.map((item) => substituted(item, i))
   if (typeof value !== 'object' || value === null) return value
   return Object.fromEntries(Object.entries(value).map(([name, field]) => [name, substituted(field, i)]))
-}
-
-/**
- * `"text"` or `{"repeat": "x", "times": 3}`.
- *
- * @param {any} written
- * @returns {string}
- */
-export function text(written) {
-  return typeof written === 'string' ? written : written.repeat.repeat(written.times)
-}
-
-/**
- * A text, `{"sequence": "m", "from": 1, "to": 9}`, or a list of both.
- *
- * @param {any} written
- * @returns {string[]}
- */
-export function texts(written) {
-  if (Array.isArray(written)) return written.flatMap(texts)
-  if (written.sequence === undefined) return [text(written)]
-  return numbers(written.from, written.to).map((n) => `${written.sequence}${n}`)
-}
-
-/**
- * `{"each": {…}, "from": 1, "to": 9}` stands for notifications numbered in `params.n`.
- *
- * @param {any} written
- * @returns {any[]}
- */
-export function notifications(written) {
-  if (written?.each === undefined) return [written]
-  const { each, from, to } = written
-  return numbers(from, to).map((n) => withParam(each, 'n', n))
-}
-
-/**
- * A notification with one more parameter.
- *
- * @param {any} notification
- * @param {string} name
- * @param {unknown} value
- */
-export function withParam(notification, name, value) {
-  return { ...notification, params: { ...notification.params, [name]: value } }
-}
-
-/**
- * @param {number} from
- * @param {number} to
- */
-function numbers(from, to) {
-  return Array.from({ length: Math.max(0, to - from + 1) }, (_, n) => from + n)
 }

@@ -1,7 +1,7 @@
 // Steps of what clients said.
 
 import { attempt, check, checkSet, checkUntil, done } from './check.mjs'
-import { text, texts } from './scenario.mjs'
+import { text, texts } from './written.mjs'
 
 /** @typedef {import('mcp-sessions').Info} Info */
 

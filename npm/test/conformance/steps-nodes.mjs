@@ -1,17 +1,28 @@
 // Steps of nodes: they come, go and die, and time passes.
 
 import { setTimeout as wait } from 'node:timers/promises'
-import { attempt, done, same } from './check.mjs'
+import { attempt, done, eventually, same } from './check.mjs'
 
 /** @type {{ [step: string]: import('./steps.mjs').Run }} */
 export const NODE_STEPS = {
   start: (world, { node, options, url, expect }) => world.start(node, options, url, expect),
   shutdown: async (world, { node, deadlineMs, expect }) =>
     done(await attempt(() => world.engine(node).shutdown(deadlineMs)), expect),
-  kill: (world, { node }) => {
+  kill: async (world, { node }) => {
     const killed = world.liveNode(node)
-    killed.engine.abandon()
     killed.alive = false
+    await killed.engine.abandon()
+  },
+  outage: (world, { node }) => {
+    const proxy = world.proxies.get(node)
+    if (proxy === undefined) world.engine(node).setOutage(true)
+    else proxy.cut()
+  },
+  restore: async (world, { node }) => {
+    const proxy = world.proxies.get(node)
+    if (proxy === undefined) world.engine(node).setOutage(false)
+    else proxy.restore()
+    await eventually(async () => same('ready', (await world.engine(node).health()).ready, true))
   },
   advance: async (world, { ms }) => {
     if (!world.place.manualClock) return wait(ms)
@@ -21,8 +32,8 @@ export const NODE_STEPS = {
   },
   health: async (world, { node, expect }) =>
     same('result', { ready: (await world.engine(node).health()).ready }, expect),
-  stats: (world, { node, expect }) => {
-    const stats = /** @type {{ [name: string]: number }} */ ({ ...world.engine(node).stats() })
+  stats: async (world, { node, expect }) => {
+    const stats = /** @type {{ [name: string]: number }} */ ({ ...(await world.engine(node).stats()) })
     for (const [name, count] of Object.entries(expect)) same(name, stats[name], count)
   },
 }

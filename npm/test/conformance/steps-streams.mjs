@@ -3,7 +3,7 @@
 import { Engine } from 'mcp-sessions'
 import { attempt, check, checkSend, checkUntil, eventually, PATIENCE_MS, same, shown } from './check.mjs'
 import { Held } from './held.mjs'
-import { text, texts } from './scenario.mjs'
+import { text, texts } from './written.mjs'
 
 /** @typedef {import('./world.mjs').World} World */
 
@@ -16,6 +16,11 @@ export const STREAM_STEPS = {
   send,
   read,
   idle,
+  silent: async (world, { stream }) => {
+    const held = world.stream(stream)
+    await held.nothingUnread()
+    same('end', held.stream.end, undefined)
+  },
   ended: async (world, { stream, expect }) => {
     const held = world.stream(stream)
     await held.checkEnd(expect)
@@ -120,6 +125,8 @@ async function survivor(world, { among, as: name, expect }) {
   world.takeName(name)
   /** @type {Held[]} */
   const all = among.map((/** @type {string} */ one) => world.stream(one))
+  // An end that happens elsewhere is known here once somebody asks for it.
+  for (const held of all) held.stream.ended.catch(() => {})
   const live = () => all.filter((held) => held.stream.end === undefined)
   await eventually(() => {
     if (live().length > 1) throw new Error('several are live')
@@ -146,7 +153,7 @@ async function forgeries(world, { node, session, cursor, allowed }) {
 }
 
 /** @param {string} cursor */
-function editsOf(cursor) {
+export function editsOf(cursor) {
   const places = Array.from(cursor, (_, at) => at)
   return [
     ...places.map((at) => flipped(cursor, at)),
@@ -174,7 +181,7 @@ async function checkGap(held, forged, allowed) {
  * @param {World} world
  * @param {any} after
  */
-async function cursorOf(world, after) {
+export async function cursorOf(world, after) {
   if (isText(after)) return text(after).startsWith('$') ? world.saved(text(after)) : text(after)
   const { truncate, by, flip, byte, extend, with: more, foreign, ...unknown } = after
   same('unknown fields of the cursor', unknown, {})

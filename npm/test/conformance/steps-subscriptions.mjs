@@ -2,7 +2,7 @@
 
 import { attempt, check, done, same, shown } from './check.mjs'
 import { Listening } from './held.mjs'
-import { notifications, texts, withParam } from './scenario.mjs'
+import { notifications, texts, withParam } from './written.mjs'
 
 /** @type {{ [step: string]: import('./steps.mjs').Run }} */
 export const SUBSCRIPTION_STEPS = {

@@ -1,7 +1,7 @@
 // Runs one scenario: its nodes, its streams, what it saved, and what each step must give.
 
 import { setImmediate as turn } from 'node:timers/promises'
-import { Engine } from 'mcp-sessions'
+import { APART } from './backend.mjs'
 import { attempt, done, eventually, PATIENCE_MS, same, shown, within } from './check.mjs'
 import { FENCE } from './held.mjs'
 import { STEPS } from './steps.mjs'
@@ -10,7 +10,7 @@ import { STEPS } from './steps.mjs'
 /** @typedef {import('./held.mjs').Listening} Listening */
 /** @typedef {import('./scenario.mjs').Located} Located */
 /** @typedef {import('./scenario.mjs').Step} Step */
-/** @typedef {{ engine: Engine, alive: boolean }} Node */
+/** @typedef {{ engine: import('mcp-sessions').Engine, alive: boolean }} Node */
 
 /** The nodes, streams and names of one scenario. */
 export class World {
@@ -22,6 +22,18 @@ export class World {
   subscriptions = new Map()
   /** @type {Map<string, string>} */
   cursors = new Map()
+  /** @type {Map<string, import('./proxy.mjs').Route>} nodes reach their backend through one, if it is to be taken away */
+  proxies = new Map()
+  /** @type {Map<string, import('mcp-sessions').ActiveRequest>} */
+  requests = new Map()
+  /** @type {Map<string, import('./steps-registry.mjs').Followed>} */
+  closings = new Map()
+  /** @type {Map<string, any>} */
+  tails = new Map()
+  /** @type {Set<string>} ids that were made; none twice */
+  made = new Set()
+  /** @type {Set<string>} */
+  #cutOff
   /** @type {Set<string>} */
   #names = new Set()
   #fences = 0
@@ -36,6 +48,7 @@ export class World {
     this.place = place
     this.#options = scenario.options
     this.#firstNode = scenario.nodes[0]
+    this.#cutOff = cutOff(scenario.steps)
   }
 
   /**
@@ -44,11 +57,25 @@ export class World {
    * @param {string} [url]
    * @param {any} [expect]
    */
-  async start(name, options, url = this.place.url, expect = undefined) {
+  async start(name, options, url, expect = undefined) {
     if (this.nodes.has(name)) throw new Error(`there is a node ${name} already`)
-    const started = await attempt(() => Engine.connect(url, { ...this.#options, ...options }))
+    const address = url ?? (await this.#urlOf(name))
+    const started = await attempt(() => this.place.connect(address, { ...this.#options, ...options }, this.nodes.size))
     if ('value' in started) this.nodes.set(name, { engine: started.value, alive: true })
     done(started, expect)
+  }
+
+  /**
+   * The URL for a node: its own way to the backend, if that is to be cut.
+   *
+   * @param {string} name
+   */
+  async #urlOf(name) {
+    const { url, port } = this.place
+    if (port === undefined || !this.#cutOff.has(name)) return url
+    const proxy = this.place.route(port)
+    this.proxies.set(name, proxy)
+    return this.place.urlThrough(await proxy.listen())
   }
 
   /**
@@ -104,6 +131,34 @@ export class World {
     return cursor
   }
 
+  /**
+   * What was saved as `$name`; any other text stands for itself.
+   *
+   * @param {string} text
+   */
+  named(text) {
+    return text.startsWith('$') ? (this.cursors.get(text.slice(1)) ?? text) : text
+  }
+
+  /**
+   * A node's id, dead or alive.
+   *
+   * @param {string} name
+   */
+  nodeId(name) {
+    return found(this.nodes, name, 'node').engine.nodeId
+  }
+
+  /** @param {string} name */
+  followed(name) {
+    return found(this.closings, name, 'follower')
+  }
+
+  /** @param {string} name */
+  tail(name) {
+    return found(this.tails, name, 'tail')
+  }
+
   /** A payload that no scenario reads. */
   newFence() {
     this.#fences += 1
@@ -117,6 +172,7 @@ export class World {
    * @param {string} name
    */
   async drop(kind, name) {
+    if (APART) return this.#dropApart(kind, name)
     const { collected, givenBack } = this.#forget(kind, name)
     if (globalThis.gc === undefined) throw new Error('dropping needs node --expose-gc')
     let isCollected = false
@@ -128,6 +184,22 @@ export class World {
       globalThis.gc()
     }
     await eventually(givenBack)
+  }
+
+  /**
+   * @param {'streams' | 'subscriptions'} kind
+   * @param {string} name
+   */
+  async #dropApart(kind, name) {
+    const held = kind === 'streams' ? this.stream(name) : this.subscription(name)
+    const source = /** @type {any} */ ('stream' in held ? held.stream : held.subscription)
+    const node = this.nodes.get(held.node)
+    this[kind].delete(name)
+    await source.turn()
+    const before = node?.alive && source.end === undefined ? (await node.engine.stats())[kind] : undefined
+    await source.drop()
+    if (before === undefined) return
+    await eventually(async () => same(`${kind} are fewer`, (await node?.engine.stats())?.[kind] < before, true))
   }
 
   /**
@@ -190,6 +262,10 @@ export class World {
     for (const { name, one } of held) {
       if (this.nodes.get(one.node)?.alive) await atTheEnd(name, () => one.checkLeftovers())
     }
+    this.requests.clear()
+    const ahead = [...this.closings, ...this.tails]
+    for (const [name, { unread }] of ahead) await atTheEnd(name, async () => same('unread', unread, undefined))
+    for (const [name, tail] of this.tails) await atTheEnd(name, async () => same('end', tail.end, undefined))
   }
 
   /** Every node that is left leaves in order, and holds nothing afterwards (G11). */
@@ -198,7 +274,7 @@ export class World {
       if (!alive) continue
       await atTheEnd(`node ${name}`, async () => {
         await within(engine.shutdown(PATIENCE_MS), 'it did not shut down', PATIENCE_MS * 2)
-        const { streams, subscriptions } = engine.stats()
+        const { streams, subscriptions } = await engine.stats()
         same('streams and subscriptions after the shutdown', [streams, subscriptions], [0, 0])
         await engine[Symbol.asyncDispose]()
       })
@@ -206,9 +282,10 @@ export class World {
     }
   }
 
-  /** A scenario that failed leaves nothing running. */
+  /** Nothing is left running, also by a scenario that failed. */
   abandon() {
-    for (const { engine, alive } of this.nodes.values()) if (alive) engine.abandon()
+    for (const { engine, alive } of this.nodes.values()) if (alive) void engine.abandon()
+    for (const proxy of this.proxies.values()) proxy.close()
   }
 }
 
@@ -228,6 +305,20 @@ export async function run(scenario, place) {
   } finally {
     world.abandon()
   }
+}
+
+/**
+ * The nodes from which the backend is taken away at some time.
+ *
+ * @param {Located[]} steps
+ * @returns {Set<string>}
+ */
+function cutOff(steps) {
+  const nodes = steps.flatMap((one) => {
+    if ('branches' in one) return one.branches.flatMap((branch) => [...cutOff(branch)])
+    return one.step.do === 'outage' ? [one.step.node] : []
+  })
+  return new Set(nodes)
 }
 
 /** @type {FinalizationRegistry<(value: unknown) => void>} */

@@ -55,6 +55,7 @@ export const malformed = wrong({
     'step 2: expect:',
   ],
   'an unknown error': [opened({ ...OPEN, expect: { error: 'bad_luck' } }), 'step 2: expect:'],
+  'an outage of nobody': [steps({ do: 'outage' }), 'missing field `node`'],
   'an unknown field in a branch': [
     steps({ do: 'parallel', branches: [[{ do: 'idle', streem: 's1' }], [KILL]] }),
     'step 1.1.1: unknown field `streem`',
@@ -151,6 +152,8 @@ export const mistaken = wrong({
       { ...OPEN, session: 's2' },
       END,
       { ...END, session: 's2' },
+      { do: 'ended', stream: 's1', expect: 'closed' },
+      { do: 'ended', stream: 's2', expect: 'closed' },
       {
         do: 'survivor',
         among: ['s1', 's2'],

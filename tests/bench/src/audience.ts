@@ -1,6 +1,6 @@
 // Many sessions with real streams, and readers that count and check all that arrives.
 import { randomUUID } from 'node:crypto';
-import { setImmediate as turn } from 'node:timers/promises';
+import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import { flat, take, takeExactly } from './frames.ts';
 import type { Managers } from './row.ts';
 
@@ -54,6 +54,14 @@ export class Audience {
 			this.#done = resolve;
 			this.#failed = reject;
 		});
+	}
+
+	/** Waits for what was expected, but no longer than this; returns how many events have not come. */
+	async within(ms: number, read: Promise<void>): Promise<number> {
+		const timer = { late: false };
+		const late = sleep(ms, undefined, { ref: false }).then(() => void (timer.late = true));
+		await Promise.race([read, late]);
+		return timer.late ? this.#left : 0;
 	}
 
 	/** From here on only whose event it is, which turn, and its length are looked at: the bytes were seen to be right. */

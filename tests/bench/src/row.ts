@@ -14,13 +14,21 @@ export interface Managers {
 	readonly subscriptions: SubscriptionManager;
 }
 
+/** One for all backends, or one a backend. */
+export type Aim = number | Readonly<Record<string, number>>;
+
 export interface Figure {
 	readonly name: string;
 	readonly unit: string;
 	readonly better: Better;
 	/** The ratio to the peer that is aimed at, where it is not 1. */
-	readonly aim?: number;
+	readonly aim?: Aim;
+	/** The same with history off, where it is another. */
+	readonly aimLive?: Aim;
 }
+
+/** A value, or a bound of one that there was no time, or no hope, to wait for. */
+export type Value = number | { readonly atLeast: number; readonly why: string };
 
 export interface Row {
 	/** What `ROWS` chooses by. */
@@ -28,6 +36,8 @@ export interface Row {
 	readonly figures: readonly Figure[];
 	/** History makes a difference: ours is measured without it, too. */
 	readonly history: boolean;
+	/** Where all of it happens in one process, the streams alone are measured, too. */
+	readonly floor?: boolean;
 	/** Does the work in a process of its own; a value a figure. Throws if anything is lost, doubled or out of order. */
-	run(managers: Managers): Promise<readonly number[]>;
+	run(managers: Managers): Promise<readonly Value[]>;
 }

@@ -1,17 +1,23 @@
 // `make demo`: two tmcp nodes behind a round-robin front, a real client of each era, and what happens between them,
-// line by line. Ends with 0 only if all of it was seen to happen.
+// line by line. With BACKEND=redis or postgres each node is a process of its own, and one is killed; with cloudflare both are
+// Workers in a real workerd, on the same Durable Objects. Ends with 0 only if all of it was seen to happen.
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { legacy, modern, type Notice } from '../src/clients.ts';
-import { startNode } from '../src/cluster.ts';
+import { asksForServer, startServer } from '../../support/servers.mjs';
+import { startNode, type SpawnedNode } from '../src/cluster.ts';
 import { Front } from '../src/front.ts';
+import { startWorkers } from '../src/workerd.ts';
 
 const DEADLINE_MS = 60_000;
 const NAMES = ['A', 'B'] as const;
 
-/** How each backend is reached; what is not here yet is refused. */
-const BACKENDS: Record<string, () => string> = {
-	memory: () => `memory://demo-${randomUUID()}`,
+/** What each backend is called, and what is started for it: a real server, and a process for each node. */
+const BACKENDS: Record<string, string> = {
+	memory: `memory://demo-${randomUUID()}`,
+	redis: 'redis://',
+	postgres: 'postgresql://',
+	cloudflare: 'worker:',
 };
 
 const started = performance.now();
@@ -27,11 +33,13 @@ function describe({ method, params }: Notice): string {
 }
 
 async function demo(backend: string): Promise<void> {
-	const nodes = await Promise.all(NAMES.map((name) => startNode({ name, backend, resumable: { unknownSessions: 'reject', retryMs: 50 } })));
+	const options = { resumable: { unknownSessions: 'reject', retryMs: 50 } } as const;
+	const nodes = backend.startsWith('worker:')
+		? await startWorkers(NAMES, options)
+		: await Promise.all(NAMES.map((name) => startNode({ name, backend, ...options })));
 	const [a, b] = [nodes[0]!, nodes[1]!];
 	const front = await Front.start(nodes.map((node) => node.url));
-	line('node A', a.url);
-	line('node B', b.url);
+	for (const node of [a, b]) line(`node ${node.name}`, `${node.url}${'child' in node ? `, process ${(node as SpawnedNode).child.pid}` : ''}`);
 	line('front', `${front.url}, in turn to A and B`);
 
 	const old = await legacy(front.url, 'legacy-client', (notice) => line('legacy client', `<- ${describe(notice)}`));
@@ -87,14 +95,40 @@ async function demo(backend: string): Promise<void> {
 	line(`node ${holder}`, '-> "live again"');
 	await (holder === 'A' ? a : b).control({ do: 'send', to: [old.session], data: ['live again'] });
 	await old.inbox.atLeast(4, 'what comes after the replay');
-	assert.deepEqual(old.inbox.items.map(describe), [
-		'note://a updated',
-		'"while you were away"',
-		'tools list changed',
-		'"live again"',
-	]);
+	// tmcp does not wait for what it announces, so two nodes' announcements have no order of their own.
+	const heard = old.inbox.items.map(describe);
+	assert.deepEqual(heard.slice(0, 3).toSorted(), ['"while you were away"', 'note://a updated', 'tools list changed']);
+	assert.deepEqual(heard.slice(3), ['"live again"']);
 	assert.ok(get.lastEventId);
 	assert.equal(NAMES[get.node], other.name);
+
+	if ('child' in other) {
+		old.inbox.drain();
+		const left = other === a ? b : a;
+		line('', `-- node ${other.name}, which holds the stream, is killed with -9`);
+		const again = front.hold();
+		const last = front.passed.filter((it) => it.method === 'GET').length;
+		front.drop(NAMES.indexOf(other.name as 'A' | 'B'));
+		await other.kill();
+		line(`node ${other.name}`, `process ${(other as SpawnedNode).child.pid} is gone: ${(other as SpawnedNode).child.signalCode}`);
+		line(`node ${left.name}`, '-> "sent while nobody held the stream", to this session alone');
+		await left.control({ do: 'send', to: [old.session], data: ['sent while nobody held the stream'] });
+		line(`node ${left.name}`, '-> resources changed');
+		await left.control({ do: 'changed', what: 'resources' });
+		assert.deepEqual(old.inbox.items, []);
+		front.route = () => undefined;
+		again();
+		await front.changed.until(() => front.passed.filter((it) => it.method === 'GET').length > last, 'the GET of the client');
+		const resumed = front.passed.findLast((it) => it.method === 'GET')!;
+		line('front', `GET with Last-Event-ID ${resumed.lastEventId} is answered by ${NAMES[resumed.node]}: ${resumed.status}`);
+		await old.inbox.atLeast(2, 'both missed events');
+		line(`node ${left.name}`, '-> "and on it goes"');
+		await left.control({ do: 'send', to: [old.session], data: ['and on it goes'] });
+		await old.inbox.atLeast(3, 'what comes after the replay');
+		assert.deepEqual(old.inbox.items.map(describe), ['"sent while nobody held the stream"', 'resources list changed', '"and on it goes"']);
+		assert.equal(await old.call('echo', { text: 'still the same session' }), `${left.name}: still the same session`);
+		line('legacy client', `<- ${left.name}: still the same session`);
+	}
 
 	await young.client.close();
 	await old.terminate();
@@ -104,8 +138,8 @@ async function demo(backend: string): Promise<void> {
 }
 
 const name = process.env['BACKEND'] || 'memory';
-const backend = BACKENDS[name];
-if (!backend) {
+const asked = BACKENDS[name];
+if (!asked) {
 	console.error(`BACKEND=${name}: no such backend yet; there is: ${Object.keys(BACKENDS).join(', ')}`);
 	process.exit(2);
 }
@@ -113,8 +147,13 @@ setTimeout(() => {
 	console.error(`the demo has not ended within ${DEADLINE_MS / 1000} s`);
 	process.exit(1);
 }, DEADLINE_MS).unref();
-demo(backend()).then(
-	() => process.exit(0),
+const server = asksForServer(asked) ? await startServer(asked) : undefined;
+if (server) line('server', `${server.url}, process ${server.pid}`);
+demo(server?.url ?? asked).then(
+	async () => {
+		await server?.stop();
+		process.exit(0);
+	},
 	(error) => {
 		console.error(`the demo failed: ${error.stack ?? error}`);
 		process.exit(1);

@@ -29,8 +29,9 @@ export interface Legacy extends AsyncDisposable {
 }
 
 /** `@modelcontextprotocol/sdk` 1.x over Streamable HTTP. Resolves before its GET stream is open: see `settled`. */
-export async function legacy(url: string, name = 'legacy', heard: Heard = () => {}): Promise<Legacy> {
-	const transport = new StreamableHTTPClientTransport(new URL('/mcp', url), { reconnectionOptions: RECONNECT });
+export async function legacy(url: string, name = 'legacy', heard: Heard = () => {}, token?: string): Promise<Legacy> {
+	const requestInit = token === undefined ? {} : { headers: { authorization: `Bearer ${token}` } };
+	const transport = new StreamableHTTPClientTransport(new URL('/mcp', url), { reconnectionOptions: RECONNECT, requestInit });
 	const connected = await connectLegacy(transport, name, heard);
 	return {
 		...connected,
@@ -62,6 +63,39 @@ async function connectLegacy(transport: Transport, name: string, heard: Heard) {
 		inbox,
 		errors,
 		call: async (tool: string, args: Record<string, unknown> = {}) => text(await client.callTool({ name: tool, arguments: args })),
+		[Symbol.asyncDispose]: () => client.close(),
+	};
+}
+
+/** A client that can be asked, on a session. */
+export interface Answering extends AsyncDisposable {
+	readonly session: string;
+	/** Calls a tool; gives its text. With a signal it can be cancelled. */
+	call(tool: string, signal?: AbortSignal): Promise<string>;
+}
+
+/** What a client says to a request of the server. */
+export type Answer = (request: { method: string; params?: any }) => Promise<object>;
+
+const ABLE = { roots: {}, sampling: {}, elicitation: {} };
+
+/** Either official client of the legacy era, of `@modelcontextprotocol/sdk` 1.x or `@modelcontextprotocol/client` 2.x. */
+export async function answering(url: string, made: 'sdk' | 'client', answer: Answer): Promise<Answering> {
+	const info = { name: 'answering', version: '1.0.0' };
+	const options = { capabilities: ABLE, versionNegotiation: { mode: 'legacy' as const } };
+	const client = made === 'sdk' ? new LegacyClient(info, options) : new ModernClient(info, options);
+	client.fallbackRequestHandler = answer as (request: object) => Promise<any>;
+	const Transport = made === 'sdk' ? StreamableHTTPClientTransport : ModernTransport;
+	const transport = new Transport(new URL('/mcp', url), { reconnectionOptions: RECONNECT });
+	await client.connect(transport as any);
+	return {
+		session: transport.sessionId ?? '',
+		async call(name, signal) {
+			const params = { name, arguments: {} };
+			const options = signal === undefined ? {} : { signal };
+			const calling = client instanceof LegacyClient ? client.callTool(params, undefined, options) : client.callTool(params, options);
+			return text(await calling);
+		},
 		[Symbol.asyncDispose]: () => client.close(),
 	};
 }

@@ -53,6 +53,11 @@ export class Front {
 		return front;
 	}
 
+	/** Other nodes from here on. */
+	use(nodes: readonly string[]): void {
+		this.#nodes.splice(0, this.#nodes.length, ...nodes);
+	}
+
 	/** Takes a node out of the rotation, as a health check does. */
 	drop(node: number): void {
 		this.#nodes[node] = undefined;

@@ -1,7 +1,25 @@
-// A node in a process of its own: options as JSON in the first argument, its URL on the first line of stdout.
-import { runNode, type NodeOptions } from './node.ts';
+// A process for one node at a time: told over IPC which one to run, and when to leave in good order.
+import { runNode, type NodeOptions, type RunningNode } from './node.ts';
 
-const node = await runNode(JSON.parse(process.argv[2] ?? '{}') as NodeOptions);
-console.log(node.url);
-process.on('SIGTERM', () => void node.stop().then(() => process.exit(0)));
+export type Order = { do: 'run'; options: NodeOptions } | { do: 'stop' };
+export type Answer = { url: string } | { stopped: true } | { failed: string };
+
+let node: RunningNode | undefined;
+
+async function obey(order: Order): Promise<Answer> {
+	if (order.do === 'run') {
+		node = await runNode(order.options);
+		return { url: node.url };
+	}
+	await node?.stop();
+	node = undefined;
+	return { stopped: true };
+}
+
+process.on('message', (order: Order) => {
+	obey(order).then(
+		(answer) => process.send!(answer),
+		(error: Error) => process.send!({ failed: String(error.stack ?? error) }),
+	);
+});
 process.on('disconnect', () => process.exit(0)); // never outlives the test

@@ -1,4 +1,6 @@
 // One node: an engine on the shared backend, tmcp's managers made of it, a tmcp server over both HTTP transports.
+import { once } from 'node:events';
+import { type IncomingMessage, request } from 'node:http';
 import { HttpTransport } from '@tmcp/transport-http';
 import { SseTransport } from '@tmcp/transport-sse';
 import { Engine, type Options } from 'mcp-sessions';
@@ -6,34 +8,31 @@ import {
 	InMemoryInfoSessionManager,
 	InMemoryStreamSessionManager,
 	InMemorySubscriptionManager,
+	PostgresInfoSessionManager,
+	type PostgresManagerOptions,
+	PostgresStreamSessionManager,
+	PostgresSubscriptionManager,
+	RedisInfoSessionManager,
+	type RedisManagerOptions,
+	RedisStreamSessionManager,
+	RedisSubscriptionManager,
 	resumable,
 } from 'mcp-sessions/tmcp';
+import { frame, type Command } from './command.ts';
 import { serve } from './http.ts';
-import { createServer, type Changed } from './server.ts';
+import { runSdkNode, type Sdk } from './sdk-node.ts';
+import { createServer } from './server.ts';
 
 export interface NodeOptions {
 	readonly name: string;
+	/** Which server it runs: tmcp's, or one of an official SDK. */
+	readonly kind?: 'tmcp' | Sdk;
 	/** The backend's URL: what nodes have in common. */
 	readonly backend: string;
 	readonly engine?: Options;
 	/** `false`: nothing but the changed import. */
 	readonly resumable?: false | { unknownSessions?: 'accept' | 'reject'; conflict?: 'replace' | 'reject'; retryMs?: number };
 }
-
-/** What a node can be told from outside, over `POST /control`: the same in this process and in another. */
-export type Command =
-	| { do: 'changed'; what: Changed }
-	| { do: 'touch'; uri: string }
-	| { do: 'send'; to?: string[]; data: unknown[] }
-	| { do: 'sendEach'; list: { to: string[]; data: unknown }[] }
-	| { do: 'has'; session: string }
-	| { do: 'stats' }
-	| { do: 'gaps' }
-	| { do: 'errors' }
-	| { do: 'stick'; id: string | number }
-	| { do: 'unstick'; id: string | number }
-	| { do: 'closeListens' }
-	| { do: 'closeEngine' };
 
 export interface RunningNode {
 	readonly name: string;
@@ -45,22 +44,64 @@ export interface RunningNode {
 	kill(): Promise<void>;
 }
 
-/** A finished SSE frame with a log notification in it: what the tests send from outside a request. */
-export function frame(data: unknown): string {
-	const message = { jsonrpc: '2.0', method: 'notifications/message', params: { level: 'info', data } };
-	return `event: message\ndata: ${JSON.stringify(message)}\n\n`;
+interface Made {
+	readonly streams: InMemoryStreamSessionManager | PostgresStreamSessionManager | RedisStreamSessionManager;
+	readonly info: InMemoryInfoSessionManager | PostgresInfoSessionManager | RedisInfoSessionManager;
+	readonly subscriptionManager: InMemorySubscriptionManager | PostgresSubscriptionManager | RedisSubscriptionManager;
+	close(): Promise<void>;
+	/** As `kill -9`, where several nodes are in one process. */
+	abandon(): void;
+}
+
+const onRedis = (given: RedisManagerOptions) => ({
+	streams: new RedisStreamSessionManager(given),
+	info: new RedisInfoSessionManager(given),
+	subscriptionManager: new RedisSubscriptionManager(given),
+});
+
+const onPostgres = (given: PostgresManagerOptions) => ({
+	streams: new PostgresStreamSessionManager(given),
+	info: new PostgresInfoSessionManager(given),
+	subscriptionManager: new PostgresSubscriptionManager(given),
+});
+
+/** The managers of the backend: each made by itself, as in a server's own code. */
+async function makeManagers({ backend, engine: options = {} }: NodeOptions, onError: (error: unknown) => void): Promise<Made> {
+	if (backend.startsWith('memory:')) {
+		// Nodes in one process: each is an engine of its own on the hub.
+		const engine = await Engine.connect(backend, options);
+		return {
+			streams: new InMemoryStreamSessionManager({ engine, onError }),
+			info: new InMemoryInfoSessionManager({ engine, onError }),
+			subscriptionManager: new InMemorySubscriptionManager({ engine, onError }),
+			close: () => engine.shutdown(),
+			abandon: () => engine.abandon(),
+		};
+	}
+	const { streams, info, subscriptionManager } = backend.startsWith('postgres')
+		? onPostgres({ connectionString: backend, ...options, onError })
+		: onRedis({ url: backend, ...options, onError });
+	return {
+		streams,
+		info,
+		subscriptionManager,
+		async close() {
+			await Promise.all([streams.close(), info.close(), subscriptionManager[Symbol.asyncDispose]()]);
+		},
+		abandon() {
+			throw new Error('a node of a shared backend is killed with its process');
+		},
+	};
 }
 
 /** Runs a node in this process. */
 export async function runNode(options: NodeOptions): Promise<RunningNode> {
-	const { name } = options;
-	const engine = await Engine.connect(options.backend, options.engine);
+	const { name, kind = 'tmcp' } = options;
+	if (kind !== 'tmcp') return runSdkNode({ ...options, kind }, tell);
 	const gaps: string[] = [];
 	const errors: string[] = [];
-	const managers = { engine, onError: (error: unknown) => void errors.push(String(error)) };
-	const streams = new InMemoryStreamSessionManager(managers);
-	const info = new InMemoryInfoSessionManager(managers);
-	const subscriptionManager = new InMemorySubscriptionManager(managers);
+	const made = await makeManagers(options, (error) => void errors.push(String(error)));
+	const { streams, info, subscriptionManager } = made;
 	const sessionManager = { streams, info };
 
 	const server = createServer(name);
@@ -101,8 +142,6 @@ export async function runNode(options: NodeOptions): Promise<RunningNode> {
 				return;
 			case 'has':
 				return streams.has(command.session);
-			case 'stats':
-				return engine.stats();
 			case 'gaps':
 				return gaps;
 			case 'errors':
@@ -121,7 +160,9 @@ export async function runNode(options: NodeOptions): Promise<RunningNode> {
 			case 'closeListens':
 				return http.close();
 			case 'closeEngine':
-				return engine.shutdown();
+				return made.close();
+			default:
+				throw new Error(`${command.do} is for nodes of the SDKs`);
 		}
 	}
 
@@ -138,20 +179,25 @@ export async function runNode(options: NodeOptions): Promise<RunningNode> {
 		url: listening.url,
 		control: (command) => tell(listening.url, command),
 		async stop() {
-			await engine.shutdown();
+			await made.close();
 			await listening.close();
 		},
 		async kill() {
-			engine.abandon();
+			made.abandon();
 			await listening.close();
 		},
 	};
 }
 
 /** Tells a node what to do, wherever it runs. */
-export async function tell(url: string, command: Command): Promise<any> {
-	const response = await fetch(`${url}/control`, { method: 'POST', body: JSON.stringify(command) });
-	const answer = (await response.json()) as { value?: unknown; error?: string };
-	if (answer.error) throw new Error(`${command.do}: ${answer.error}`);
+export async function tell(url: string, command: object): Promise<any> {
+	// A connection of its own: one that is kept may be closed just now.
+	const outgoing = request(`${url}/control`, { method: 'POST', agent: false });
+	outgoing.end(JSON.stringify(command));
+	const [response] = (await once(outgoing, 'response')) as [IncomingMessage];
+	let text = '';
+	for await (const part of response.setEncoding('utf8')) text += part;
+	const answer = JSON.parse(text) as { value?: unknown; error?: string };
+	if (answer.error) throw new Error(`${(command as Command).do}: ${answer.error}`);
 	return answer.value;
 }

@@ -86,11 +86,14 @@ export function parseFrame(text: string): Frame {
 export interface RawHeaders {
 	session?: string | undefined;
 	lastEventId?: string | undefined;
+	/** A bearer token. */
+	token?: string | undefined;
 }
 
 /** Opens the GET stream of a session. The status may be any; the stream of an error has no frames. */
-export async function openStream(url: string, { session, lastEventId }: RawHeaders = {}): Promise<RawStream> {
+export async function openStream(url: string, { session, lastEventId, token }: RawHeaders = {}): Promise<RawStream> {
 	const headers: Record<string, string> = { accept: 'text/event-stream' };
+	if (token !== undefined) headers['authorization'] = `Bearer ${token}`;
 	if (session !== undefined) headers['mcp-session-id'] = session;
 	if (lastEventId !== undefined) headers['last-event-id'] = lastEventId;
 	const outgoing = request(new URL('/mcp', url), { method: 'GET', headers, agent: false });
@@ -113,18 +116,25 @@ export interface RawAnswer {
 }
 
 /** Posts one JSON-RPC message. */
-export function post(url: string, message: object, { session }: RawHeaders = {}): Promise<RawAnswer> {
-	return send('POST', url, session, JSON.stringify({ jsonrpc: '2.0', ...message }));
+export function post(url: string, message: object, { session, token }: RawHeaders = {}): Promise<RawAnswer> {
+	return send('POST', url, session, token, JSON.stringify({ jsonrpc: '2.0', ...message }));
 }
 
 /** Ends a session. */
-export function del(url: string, session: string): Promise<RawAnswer> {
-	return send('DELETE', url, session);
+export function del(url: string, session: string, token?: string): Promise<RawAnswer> {
+	return send('DELETE', url, session, token);
 }
 
-async function send(method: string, url: string, session: string | undefined, body?: string): Promise<RawAnswer> {
+async function send(
+	method: string,
+	url: string,
+	session: string | undefined,
+	token: string | undefined,
+	body?: string,
+): Promise<RawAnswer> {
 	const headers: Record<string, string> = { accept: 'application/json, text/event-stream', 'content-type': 'application/json' };
 	if (session !== undefined) headers['mcp-session-id'] = session;
+	if (token !== undefined) headers['authorization'] = `Bearer ${token}`;
 	const outgoing = request(new URL('/mcp', url), { method, headers, agent: false });
 	const response = await within(
 		new Promise<IncomingMessage>((resolve, reject) => {
@@ -143,15 +153,19 @@ async function send(method: string, url: string, session: string | undefined, bo
 let requests = 0;
 
 /** Initializes a session; gives its id. */
-export async function initialize(url: string, clientInfo: object = { name: 'raw', version: '1.0.0' }): Promise<string> {
+export async function initialize(
+	url: string,
+	clientInfo: object = { name: 'raw', version: '1.0.0' },
+	token?: string,
+): Promise<string> {
 	const params = { protocolVersion: '2025-06-18', capabilities: {}, clientInfo };
-	const answer = await post(url, { id: ++requests, method: 'initialize', params });
+	const answer = await post(url, { id: ++requests, method: 'initialize', params }, { token });
 	if (answer.status !== 200 || !answer.session) throw new Error(`initialize: ${answer.status} ${answer.body}`);
-	await post(url, { method: 'notifications/initialized' }, { session: answer.session });
+	await post(url, { method: 'notifications/initialized' }, { session: answer.session, token });
 	return answer.session;
 }
 
 /** Calls a tool; gives the answer as it came. */
-export function call(url: string, session: string, tool: string, args: object = {}): Promise<RawAnswer> {
-	return post(url, { id: ++requests, method: 'tools/call', params: { name: tool, arguments: args } }, { session });
+export function call(url: string, session: string, tool: string, args: object = {}, token?: string): Promise<RawAnswer> {
+	return post(url, { id: ++requests, method: 'tools/call', params: { name: tool, arguments: args } }, { session, token });
 }

@@ -1,4 +1,5 @@
 // Waiting for things that happen, each with a deadline that says what did not.
+import { setTimeout as sleep } from 'node:timers/promises';
 
 /** The longest that a test waits for anything; a healthy run needs a fraction of it. */
 export const DEADLINE_MS = Number(process.env["E2E_DEADLINE_MS"] ?? 20_000);
@@ -42,6 +43,15 @@ export async function within<T>(promise: Promise<T>, what: string, deadlineMs = 
 	}
 }
 
+/** Asks until it is so. */
+export async function soon(what: string, check: () => Promise<boolean>): Promise<void> {
+	let over = false;
+	const asking = (async () => {
+		while (!over && !(await check())) await sleep(20);
+	})();
+	await within(asking, what).finally(() => (over = true));
+}
+
 /** A list that grows and can be waited on. */
 export class Inbox<T> {
 	readonly items: T[] = [];
@@ -70,5 +80,12 @@ export class Inbox<T> {
 	/** Takes everything out. */
 	drain(): T[] {
 		return this.items.splice(0);
+	}
+}
+
+/** Asks until it is so. */
+export async function until(check: () => Promise<boolean>, what: string, deadlineMs = DEADLINE_MS): Promise<void> {
+	for (const deadline = Date.now() + deadlineMs; !(await check()); await new Promise((wake) => setTimeout(wake, 20))) {
+		if (Date.now() > deadline) throw new Error(`not within ${deadlineMs} ms: ${what}`);
 	}
 }

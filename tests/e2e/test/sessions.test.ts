@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import { legacy } from '../src/clients.ts';
 import { startCluster } from '../src/cluster.ts';
 import type { Passed } from '../src/front.ts';
+import { soon } from '../src/wait.ts';
 
 const A = 0;
 const B = 1;
@@ -73,6 +74,7 @@ test('resource updates reach subscribers only', async () => {
 	await cluster.b.control({ do: 'touch', uri: 'note://a' });
 	await cluster.b.control({ do: 'touch', uri: 'note://b' });
 	await cluster.b.control({ do: 'touch', uri: 'note://c' });
+	for (const client of [one, two]) await client.inbox.atLeast(2, 'both updates');
 	await cluster.b.control({ do: 'changed', what: 'tools' });
 	assert.deepEqual(await updates(one), ['note://a', 'note://c']);
 	assert.deepEqual(await updates(two), ['note://b', 'note://c']);
@@ -82,6 +84,7 @@ test('resource updates reach subscribers only', async () => {
 	await one.client.unsubscribeResource({ uri: 'note://a' });
 	await cluster.a.control({ do: 'touch', uri: 'note://a' });
 	await cluster.a.control({ do: 'touch', uri: 'note://c' });
+	for (const client of [one, two]) await client.inbox.atLeast(1, 'the update');
 	await cluster.a.control({ do: 'changed', what: 'tools' });
 	assert.deepEqual(await updates(one), ['note://c']);
 	assert.deepEqual(await updates(two), ['note://c']);
@@ -99,7 +102,8 @@ test('a log level set on one node holds on the other', async () => {
 	cluster.front.route = () => A;
 	await client.client.setLoggingLevel('error');
 	cluster.front.route = () => B;
-	assert.equal(JSON.parse(await client.call('whoami')).logLevel, 'error');
+	// B has read it before, and is told of the change.
+	await soon('B knows', async () => JSON.parse(await client.call('whoami')).logLevel === 'error');
 	await client.call('log', { levels });
 	assert.deepEqual(
 		client.inbox.drain().map((it) => it.params.data),
@@ -158,10 +162,13 @@ async function legacyOn(front: Front, node: number) {
 	return client;
 }
 
-/** The updated resources received up to a change of the tools, which is the last thing sent. */
+/**
+ * The updated resources received up to a change of the tools, which is the last thing sent. They are sorted, and the
+ * caller waits for them first: tmcp looks up who is subscribed to each, and sends when it knows.
+ */
 async function updates(client: Awaited<ReturnType<typeof legacy>>): Promise<string[]> {
 	await client.inbox.first((it) => it.method === 'notifications/tools/list_changed', 'the change sent last');
 	const notices = client.inbox.drain().slice(0, -1);
 	assert.ok(notices.every((it) => it.method === 'notifications/resources/updated'));
-	return notices.map((it) => it.params.uri);
+	return notices.map((it) => it.params.uri).sort();
 }

@@ -8,6 +8,13 @@ import {
   InMemoryInfoSessionManager,
   InMemoryStreamSessionManager,
   InMemorySubscriptionManager,
+  PostgresInfoSessionManager,
+  PostgresSessionManager,
+  PostgresStreamSessionManager,
+  PostgresSubscriptionManager,
+  RedisInfoSessionManager,
+  RedisStreamSessionManager,
+  RedisSubscriptionManager,
   type Resumable,
   resumable,
 } from 'mcp-sessions/tmcp'
@@ -69,3 +76,36 @@ const custom = new McpServer(
 ).withContext<{ user: string }>()
 const withContext = resumable(new HttpTransport(custom, { path: '/mcp', sessionManager }), { sessionManager })
 await withContext.respond(new Request('http://localhost/mcp'), { user: 'x' })
+
+// On Redis: where tmcp's own managers go, ours do as well.
+const url = 'redis://localhost:6379'
+const onRedis = {
+  streams: new RedisStreamSessionManager(url),
+  info: new RedisInfoSessionManager({ url, prefix: 'app:', sessionTtlMs: 60_000, interop: 'tmcp', history: false }),
+} satisfies { streams: theirs.StreamSessionManager; info: theirs.InfoSessionManager }
+const subscriptionsOnRedis: theirs.SubscriptionManager = new RedisSubscriptionManager(engine)
+export const httpOnRedis = resumable(
+  new HttpTransport(server, { path: '/mcp', sessionManager: onRedis, subscriptionManager: subscriptionsOnRedis }),
+  { sessionManager: onRedis },
+)
+await onRedis.streams.ready()
+
+// On PostgreSQL, too, with tmcp's options.
+const connectionString = 'postgresql://localhost/app'
+const onPostgres = {
+  streams: new PostgresStreamSessionManager({ connectionString, tableName: 'sessions', create: false }),
+  info: new PostgresInfoSessionManager({
+    connectionString,
+    tableNames: { clientCapabilities: 'a', clientInfo: 'b', logLevel: 'c', subscriptions: 'd' },
+  }),
+} satisfies { streams: theirs.StreamSessionManager; info: theirs.InfoSessionManager }
+const alike: theirs.StreamSessionManager = new PostgresSessionManager({ connectionString })
+const subscriptionsOnPostgres: theirs.SubscriptionManager = new PostgresSubscriptionManager({
+  connectionString,
+  tableName: 'tmcp_subscription_messages',
+})
+export const httpOnPostgres = resumable(
+  new HttpTransport(server, { sessionManager: onPostgres, subscriptionManager: subscriptionsOnPostgres }),
+  { sessionManager: onPostgres },
+)
+await alike.has('s1')

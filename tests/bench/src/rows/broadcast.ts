@@ -9,6 +9,7 @@ export function broadcast(sessions: number, aim: number): Row {
 		id: `broadcast-${sessions}`,
 		figures: [{ name: `broadcast to ${sessions.toLocaleString('en')} sessions`, unit: 'ms', better: 'lower', aim }],
 		history: true,
+		floor: true,
 		async run({ streams }) {
 			const audience = await Audience.open(streams, sessions);
 			const payloads = Array.from({ length: TURNS }, (_, turn) => frame(ALL, turn));

@@ -4,28 +4,32 @@ import { ALL, frame, takeExactly } from '../frames.ts';
 import type { Managers, Row } from '../row.ts';
 import { median } from '../time.ts';
 
-const SESSIONS = 10_000;
 const RUNS = 3;
 
-export const create: Row = {
-	id: 'create',
-	figures: [{ name: 'create 10,000 sessions', unit: 'ms', better: 'lower' }],
-	history: true,
-	async run({ streams }) {
-		await once(streams);
-		const took: number[] = [];
-		for (let run = 0; run < RUNS; run++) took.push(await once(streams));
-		return [median(took)];
-	},
-};
+export const create = creating(10_000);
 
-async function once(streams: Managers['streams']): Promise<number> {
-	const all = ids(SESSIONS);
+export function creating(sessions: number): Row {
+	return {
+		id: 'create',
+		figures: [{ name: `create ${sessions.toLocaleString('en')} sessions`, unit: 'ms', better: 'lower' }],
+		history: true,
+		floor: true,
+		async run({ streams }) {
+			await once(streams, sessions);
+			const took: number[] = [];
+			for (let run = 0; run < RUNS; run++) took.push(await once(streams, sessions));
+			return [median(took)];
+		},
+	};
+}
+
+async function once(streams: Managers['streams'], sessions: number): Promise<number> {
+	const all = ids(sessions);
 	globalThis.gc?.();
 
 	const from = performance.now();
 	const readers = await Promise.all(all.map((id) => open(streams, id)));
-	const ready = await streams.has(all[SESSIONS - 1]!);
+	const ready = await streams.has(all[sessions - 1]!);
 	const took = performance.now() - from;
 
 	if (!ready) throw new Error('the last session is not there');

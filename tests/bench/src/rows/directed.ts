@@ -18,6 +18,7 @@ export function directed(sessions: number): Row {
 			{ name: `directed${among}, p99`, unit: 'µs', better: 'lower' },
 		],
 		history: true,
+		floor: true,
 		async run({ streams }) {
 			const all = ids(sessions);
 			const readers = await Promise.all(all.map((id) => open(streams, id)));

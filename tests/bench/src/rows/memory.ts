@@ -13,6 +13,7 @@ export const memory: Row = {
 		{ name: 'JavaScript memory a session (heap, external)', unit: 'B', better: 'lower' },
 	],
 	history: true,
+	floor: true,
 	async run({ streams }) {
 		for (const id of ids(WARM_UP)) {
 			await open(streams, id);

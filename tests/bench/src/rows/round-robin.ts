@@ -11,6 +11,7 @@ export function roundRobin(sessions: number, aim: number): Row {
 			{ name: `round robin to ${sessions.toLocaleString('en')} sessions`, unit: 'events/s', better: 'higher', aim },
 		],
 		history: true,
+		floor: true,
 		async run({ streams }) {
 			const audience = await Audience.open(streams, sessions);
 			const targets = audience.ids.map((id) => [id]);

@@ -80,7 +80,7 @@ demo-kotlin: $(DONE)/uniffi $(if $(filter redis,$(BACKEND)),$(DONE)/redis-server
 	@BACKEND='$(BACKEND)' .ci/kotlin-demo
 
 test: ; $(if $(UNKNOWN),$(error ONLY: no such suite: $(UNKNOWN). There are: conformance $(SUITES)))
-	@rm -f $(CHOSEN:%=target/log/%.json)
+	@rm -f $(CHOSEN:%=target/log/%.json) $(if $(filter yes,$(SUMMARY)),$(CHOSEN:%=target/log/%.first.*))
 	@$(MAKE) -k -j$(JOBS) $(CHOSEN:%=suite-%) || true
 	@$(if $(filter yes,$(SUMMARY)),$(STEP) summary $(CHOSEN))
 

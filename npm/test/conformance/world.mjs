@@ -252,6 +252,7 @@ export class World {
 
   /** Nothing unexpected may be left over: no event, no end. */
   async checkTheEnd() {
+    await this.#catchUp()
     const held = [
       ...Array.from(this.streams, ([name, stream]) => ({ name: `stream ${name}`, one: stream })),
       ...Array.from(this.subscriptions, ([name, subscription]) => ({
@@ -266,6 +267,11 @@ export class World {
     const ahead = [...this.closings, ...this.tails]
     for (const [name, { unread }] of ahead) await atTheEnd(name, async () => same('unread', unread, undefined))
     for (const [name, tail] of this.tails) await atTheEnd(name, async () => same('end', tail.end, undefined))
+  }
+
+  /** What was accepted before is here once the backend has answered a node. */
+  async #catchUp() {
+    for (const { engine, alive } of this.nodes.values()) if (alive) await engine.health()
   }
 
   /** Every node that is left leaves in order, and holds nothing afterwards (G11). */

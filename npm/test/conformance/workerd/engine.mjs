@@ -30,6 +30,7 @@ export class Engine {
   nodeId = '0'.repeat(32)
   /** @type {Set<WorkerStream | WorkerSubscription>} */
   #held = new Set()
+  #objects
 
   /**
    * @param {string} prefix
@@ -43,6 +44,7 @@ export class Engine {
   /** @param {object} options */
   constructor(options) {
     const objects = new Objects(BINDING, options)
+    this.#objects = objects
     this.streams = new Streams(objects, new DurableObjectStreamSessionManager(BINDING, options), this.#held)
     this.info = new Info(objects, new KVInfoSessionManager(undefined, options))
     this.subscriptions = new Subscriptions(new DurableObjectSubscriptionManager(BINDING, options), this.#held)
@@ -53,6 +55,11 @@ export class Engine {
     const open = [...this.#held].filter((one) => one.end === undefined)
     const streams = open.filter((one) => one instanceof WorkerStream).length
     return { streams, subscriptions: open.length - streams }
+  }
+
+  /** What was accepted before is on its way once every object has answered. */
+  async health() {
+    await this.#objects.askAll('health', { ask: 'Ping' })
   }
 
   /** What it holds ends with its request. */

@@ -167,10 +167,10 @@ impl Backend for Faulty {
         Backend::accept(&self.inner, batch).await
     }
 
-    async fn read_topic(&self, topic: Topic, after: Position) -> Result<TopicTail> {
+    async fn read_topic(&self, topic: Topic, lane: Lane, after: Position) -> Result<TopicTail> {
         self.faults.pass().await?;
         let _ = self.faults.topics.subscribe().wait_for(|open| *open).await;
-        let answer = Backend::read_topic(&self.inner, topic, after).await;
+        let answer = Backend::read_topic(&self.inner, topic, lane, after).await;
         self.faults.answered().await;
         answer
     }
@@ -627,10 +627,10 @@ async fn g1_what_was_left_out_for_want_of_a_lease_comes_before_what_comes_with_i
     let [a, b] = nodes(22, Options::default()).await;
     let s1 = id("s1");
     let stream = a.engine.streams().open(&s1, OpenOptions::default()).await.unwrap();
-    a.engine.hub().gate.revoke();
+    a.engine.hub().lease.revoke();
     send(&b, Target::session(&s1), "m1").await.unwrap();
     // As when it is renewed, and nothing more was done yet.
-    a.engine.hub().gate.extend(u64::MAX);
+    a.engine.hub().lease.extend(u64::MAX);
     send(&b, Target::all(), "m2").await.unwrap();
     assert_eq!(read(&stream, 2).await, ["m1", "m2"]);
 }

@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use mcp_sessions::{
-    Engine, ErrorKind, EventStream, LogLevel, OpenOptions, Options, SendOptions, SessionId, Target,
+    Engine, ErrorKind, EventStream, LogLevel, OpenOptions, Options, Outgoing, SendOptions, SessionId, Target,
 };
 use tokio::time::{sleep, timeout};
 use workerd::{TOKEN, Workerd};
@@ -59,9 +59,15 @@ fn page(server: &Workerd, path: &str) -> String {
     body.lines().find(|line| !line.is_empty()).unwrap_or_default().to_owned()
 }
 
-/// A letter for each row of an object's storage: what kind of row it is.
-fn rows(server: &Workerd, prefix: &str) -> String {
-    page(server, &format!("/test/rows?prefix={prefix}")).trim_matches('"').to_owned()
+/// For each object a letter for each row of its storage: what kind of row it is.
+fn rows(server: &Workerd, prefix: &str) -> Vec<String> {
+    let page = page(server, &format!("/test/rows?prefix={prefix}"));
+    page.trim_matches(['[', ']']).split(',').map(|rows| rows.trim_matches('"').to_owned()).collect()
+}
+
+/// How often objects were brought to life.
+fn lives(server: &Workerd) -> u64 {
+    page(server, "/test/life?prefix=a:").parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,6 +104,47 @@ async fn streams_go_on_when_workerd_restarts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_object_has_broadcasts_in_order_with_its_own_events() {
+    let mut server = Workerd::start().unwrap();
+    let (a, b) = (engine(&server, "a:", "{}").await, engine(&server, "a:", "{}").await);
+    let sessions: Vec<_> = (0..32).map(|n| id(&format!("s{n}"))).collect();
+    let mut streams = Vec::new();
+    for session in &sessions {
+        streams.push(open(&a, session).await);
+    }
+    for round in 0..4 {
+        let own = sessions.iter().map(|it| Outgoing {
+            target: Target::session(it),
+            payload: format!("own {round}").into(),
+            options: SendOptions::default(),
+        });
+        for receipt in b.streams().send_all(own).await {
+            assert_eq!(receipt.unwrap().accepted, 1);
+        }
+        let to_all = async |key: &str| {
+            let options = SendOptions::default().idempotency_key(key);
+            b.streams().send(Target::all(), format!("all {round}"), options).await.unwrap()
+        };
+        let first = to_all(&format!("k{round}")).await;
+        assert_eq!((first.accepted, first.duplicates), (1, 0));
+        let again = to_all(&format!("k{round}")).await;
+        assert_eq!((again.accepted, again.duplicates), (0, 1));
+        if round == 1 {
+            server.stop();
+            server.restart().unwrap();
+            eventually("both are back", async || a.health().await.ready && b.health().await.ready).await;
+        }
+    }
+    for stream in &streams {
+        for round in 0..4 {
+            assert_eq!(next(stream).await, format!("own {round}"));
+            assert_eq!(next(stream).await, format!("all {round}"));
+        }
+        assert_eq!(stream.end(), None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn streams_go_on_when_the_object_crashes() {
     let server = Workerd::start().unwrap();
     let (a, b) = (engine(&server, "a:", "{}").await, engine(&server, "a:", "{}").await);
@@ -125,12 +172,12 @@ async fn an_idle_object_sleeps_and_its_streams_do_not_notice() {
     assert_eq!(next(&stream).await, "one");
     // The platform lets an object sleep after some ten seconds without a message; heartbeats are none.
     // It is brought to life again by the next message only.
-    let life = page(&server, "/test/life?prefix=a:");
+    let life = lives(&server);
     eventually("it slept", async || {
         sleep(Duration::from_secs(12)).await;
         send(&b, &session, "again").await;
         assert_eq!(next(&stream).await, "again");
-        page(&server, "/test/life?prefix=a:") > life
+        lives(&server) > life
     })
     .await;
     assert_eq!(stream.end(), None);
@@ -153,11 +200,11 @@ async fn nothing_outlives_its_time() {
         stream.close().await;
     }
     engine.streams().send(Target::all(), "to all", SendOptions::default()).await.unwrap();
-    assert!(rows(&server, "a:").len() > 40);
+    assert!(rows(&server, "a:").concat().len() > 40);
     engine.shutdown(PATIENCE).await.unwrap();
     // Two topics and the count of owner epochs stay; an alarm that is set for a node that left may be
     // there for a minute yet.
-    let left = async || rows(&server, "a:").trim_start_matches('A') == "ESS";
+    let left = async || rows(&server, "a:").iter().all(|rows| rows.trim_start_matches('A') == "ESS");
     eventually("all else is gone", left).await;
 }
 

@@ -1,12 +1,12 @@
 // A Worker with the sync layer and its gateway in workerd, for tests:
 //
-//   node scripts/serve.mjs [--port=0] [--token=secret] [--persist=folder]
+//   node scripts/serve.mjs [--port=0] [--token=secret] [--persist=folder] [--shards=8]
 //
 // It says `ready PORT` once it listens, and ends when its standard input does. Beside the gateway:
 //
-//   /test/rows?prefix=…      what rows the object has in its storage: a letter each, the first of the key
-//   /test/life?prefix=…      how often it was brought to life since its Worker was
-//   /test/abort?prefix=…     ends the object as a crash does; what it stored stays
+//   /test/rows?prefix=…      what rows each object has in its storage: a letter each, the first of the key
+//   /test/life?prefix=…      how often objects were brought to life since their Worker was
+//   /test/abort?prefix=…     ends the objects as a crash does; what they stored stays
 
 import { workerd } from './workerd.mjs'
 
@@ -39,13 +39,19 @@ const script = `
     async fetch(request, env) {
       const { pathname, searchParams } = new URL(request.url)
       if (!pathname.startsWith('/test/')) return gateway(env)(request)
-      const name = searchParams.get('prefix') + 'sync-layer'
-      if (pathname === '/test/life') return Response.json(lives.get(name) ?? 0)
-      try {
-        return await env.TMCP_DURABLE_OBJECT.getByName(name).fetch(request)
-      } catch (error) {
-        return Response.json(String(error))
-      }
+      const shards = Number(env.TMCP_SHARDS)
+      const names = Array.from({ length: shards }, (_, shard) => {
+        return searchParams.get('prefix') + 'sync-layer' + (shards === 1 ? '' : '/' + shard + '/' + shards)
+      })
+      if (pathname === '/test/life') return Response.json(names.reduce((sum, name) => sum + (lives.get(name) ?? 0), 0))
+      const answers = names.map(async (name) => {
+        try {
+          return await (await env.TMCP_DURABLE_OBJECT.getByName(name).fetch(request.url)).json()
+        } catch (error) {
+          return String(error)
+        }
+      })
+      return Response.json(await Promise.all(answers))
     }
   }
 `
@@ -53,7 +59,7 @@ const worker = await workerd({
   script,
   port: Number(options.port ?? 0),
   persist: options.persist,
-  bindings: { TMCP_GATEWAY_TOKEN: options.token ?? 'secret' },
+  bindings: { TMCP_GATEWAY_TOKEN: options.token ?? 'secret', TMCP_SHARDS: options.shards ?? '8' },
 })
 console.log(`ready ${worker.url.port}`)
 // The tests may be killed: nothing of theirs outlives them.

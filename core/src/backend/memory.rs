@@ -12,8 +12,8 @@ use std::time::Duration;
 use crate::backend::log::BoundedLog;
 use crate::backend::{
     Acceptance, ActiveRequests, Address, Append, Backend, Capability, Claim, Claimed, CloseStart, Joined,
-    ListQuery, Listed, LogEntry, NewSession, Reclaim, RegistryStats, Release, Renewal, Signal, SignalSink,
-    Start, Submission, Swept, Tail, Topic, TopicEntry, TopicTail, Touch,
+    Lane, ListQuery, Listed, LogEntry, NewSession, Reclaim, RegistryStats, Release, Renewal, Signal,
+    SignalSink, Start, Submission, Swept, Tail, Topic, TopicEntry, TopicTail, Touch,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::{InfoPatch, SessionInfo};
@@ -354,7 +354,7 @@ impl MemoryBackend {
         let payload: Payload = submission.payload.clone();
         let position = log.append(payload.clone(), (), now_ms, retention);
         of_topic.head.store(position.offset, Ordering::Release);
-        self.hub.signal_nodes(&Signal::Topic { topic, position, payload });
+        self.hub.signal_nodes(&Signal::Topic { topic, lane: Lane::default(), position, payload });
         Acceptance { accepted: 1, ..Acceptance::default() }
     }
 
@@ -618,7 +618,7 @@ impl Backend for MemoryBackend {
         let notifications = self.hub.topic(Topic::Notifications).log.lock();
         let mut nodes = self.hub.nodes.lock();
         *nodes = Arc::new(nodes.iter().cloned().chain([node]).collect());
-        Ok(Joined { broadcasts: broadcasts.head(), notifications: notifications.head() })
+        Ok(Joined { broadcasts: vec![broadcasts.head()], notifications: notifications.head() })
     }
 
     async fn renew(&self, id: &NodeId) -> Result<Renewal> {
@@ -729,7 +729,7 @@ impl Backend for MemoryBackend {
         Ok((is_its || tail.gap).then_some(tail))
     }
 
-    async fn read_topic(&self, topic: Topic, after: Position) -> Result<TopicTail> {
+    async fn read_topic(&self, topic: Topic, _: Lane, after: Position) -> Result<TopicTail> {
         self.reach("streams.read")?;
         let log = self.hub.topic(topic).log.lock();
         let found = log.after(after);

@@ -28,6 +28,8 @@ pub(crate) mod postgres;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 pub(crate) mod registry;
+#[cfg(any(feature = "redis", feature = "cloudflare"))]
+mod sum;
 pub(crate) mod url;
 pub(crate) mod waiting;
 
@@ -93,6 +95,13 @@ impl Topic {
     /// Both topics.
     pub const ALL: [Topic; 2] = [Topic::Broadcasts, Topic::Notifications];
 }
+
+/// One of the orders in which a backend accepts broadcasts.
+///
+/// Most have one for all. Where sessions are in parts that know nothing of each other, each part is a lane:
+/// a broadcast goes to every one of them, and a session gets it from its own, in that one's order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Lane(pub u8);
 
 /// To whom an event goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -245,10 +254,10 @@ pub enum Renewal {
 }
 
 /// What a joining node follows from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Joined {
-    /// The head of [`Topic::Broadcasts`].
-    pub broadcasts: Position,
+    /// The head of [`Topic::Broadcasts`] in each lane.
+    pub broadcasts: Vec<Position>,
     /// The head of [`Topic::Notifications`].
     pub notifications: Position,
 }
@@ -270,6 +279,8 @@ pub enum Signal {
     Topic {
         /// Which log it is in.
         topic: Topic,
+        /// The lane of a broadcast; the first for a notification.
+        lane: Lane,
         /// Its position there.
         position: Position,
         /// What it carries.
@@ -286,6 +297,8 @@ pub enum Signal {
     TopicDoorbell {
         /// Which log.
         topic: Topic,
+        /// The lane of broadcasts; the first for notifications.
+        lane: Lane,
         /// Its head.
         head: Position,
     },
@@ -359,6 +372,16 @@ pub trait SignalSink: Send + Sync {
 pub trait Backend: Send + Sync + 'static {
     /// What it can do; the same for its whole life.
     fn capability(&self) -> Capability;
+
+    /// How many lanes there are, from 1 to 256; the same from the first call of [`Backend::join`] on.
+    fn lanes(&self) -> usize {
+        1
+    }
+
+    /// The lane of a session, or of a log.
+    fn lane(&self, _session: &SessionId) -> Lane {
+        Lane::default()
+    }
 
     /// Makes this node known, with a lease, and sends its signals to `sink` from here on.
     ///
@@ -450,6 +473,7 @@ pub trait Backend: Send + Sync + 'static {
     fn read_topic(
         &self,
         topic: Topic,
+        lane: Lane,
         after: Position,
     ) -> impl Future<Output = Result<TopicTail>> + MaybeSend;
 
@@ -642,6 +666,10 @@ macro_rules! object_safe_twin {
         pub trait DynBackend: Send + Sync + 'static {
             /// See [`Backend::capability`].
             fn capability(&self) -> Capability;
+            /// See [`Backend::lanes`].
+            fn lanes(&self) -> usize;
+            /// See [`Backend::lane`].
+            fn lane(&self, session: &SessionId) -> Lane;
             /// See [`Backend::accept_now`].
             fn accept_now(&self, submission: &Submission) -> Option<Result<Acceptance>>;
             $(
@@ -653,6 +681,12 @@ macro_rules! object_safe_twin {
         impl<B: Backend> DynBackend for B {
             fn capability(&self) -> Capability {
                 Backend::capability(self)
+            }
+            fn lanes(&self) -> usize {
+                Backend::lanes(self)
+            }
+            fn lane(&self, session: &SessionId) -> Lane {
+                Backend::lane(self, session)
             }
             fn accept_now(&self, submission: &Submission) -> Option<Result<Acceptance>> {
                 Backend::accept_now(self, submission)
@@ -676,7 +710,7 @@ object_safe_twin! {
     release(releases: &'a [Release]) -> Result<()>;
     read(session: &'a SessionId, after: Positions) -> Result<Tail>;
     read_held(node: &'a NodeId, held: &'a Reclaim) -> Result<Option<Tail>>;
-    read_topic(topic: Topic, after: Position) -> Result<TopicTail>;
+    read_topic(topic: Topic, lane: Lane, after: Position) -> Result<TopicTail>;
     holder(session: &'a SessionId) -> Result<Option<NodeId>>;
     held(node: &'a NodeId, session: &'a SessionId) -> Result<Option<Release>>;
     known(session: &'a SessionId) -> Result<bool>;

@@ -71,6 +71,14 @@ impl Backend for Waiting {
         Capability { pipelined: false, ..self.inner.capability() }
     }
 
+    fn lanes(&self) -> usize {
+        self.inner.lanes()
+    }
+
+    fn lane(&self, session: &SessionId) -> Lane {
+        self.inner.lane(session)
+    }
+
     async fn accept(&self, batch: &[Submission]) -> Vec<Result<Acceptance>> {
         let until_ms = self.runtime.now_ms() + self.wait_ms;
         let mut outcomes = self.inner.accept(batch).await;
@@ -99,7 +107,7 @@ impl Backend for Waiting {
         reclaim(node: &NodeId, held: &[Reclaim]) -> Vec<Option<Tail>>;
         release(releases: &[Release]) -> ();
         read_held(node: &NodeId, held: &Reclaim) -> Option<Tail>;
-        read_topic(topic: Topic, after: Position) -> TopicTail;
+        read_topic(topic: Topic, lane: Lane, after: Position) -> TopicTail;
         held(node: &NodeId, session: &SessionId) -> Option<Release>;
         sweep() -> bool;
         caught_up() -> ();

@@ -248,7 +248,7 @@ impl EventLog {
 
     /// Broadcasts are none of a log's events: they are asked for from where this node stands.
     fn asked(&self, at: Position) -> Positions {
-        Positions { session: at, broadcast: self.hub.broadcast_position() }
+        Positions { session: at, broadcast: self.hub.broadcast_position(&self.scope) }
     }
 
     async fn read_log(&self, stream: &str, asked: Positions) -> Result<Tail> {

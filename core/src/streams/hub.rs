@@ -7,11 +7,11 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::select;
+use futures_util::future::{join_all, select};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, Notify};
 use tracing::Instrument as _;
 
-use crate::backend::{Capability, DynBackend, Reclaim, Release, Renewal, Signal, SignalSink, Topic};
+use crate::backend::{Capability, DynBackend, Lane, Reclaim, Release, Renewal, Signal, SignalSink, Topic};
 use crate::error::{Error, Result};
 use crate::events::Notes;
 use crate::info::InfoCache;
@@ -22,7 +22,8 @@ use crate::runtime::{BoxFuture, Runtime, Upkeep};
 use crate::session::{NodeId, SessionId};
 use crate::stats::Counters;
 use crate::streams::event::{EndReason, EventKind, Payload, Position, Positions};
-use crate::streams::gate::Gate;
+use crate::streams::gate::{Gate, Lease};
+use crate::streams::lanes::Lanes;
 use crate::streams::local::{Ended, Incoming, LocalStream, Outcome};
 use crate::streams::merge::merge;
 use crate::streams::table::StreamTable;
@@ -52,10 +53,10 @@ pub(crate) struct Hub {
     pub(crate) info_cache: InfoCache,
     pub(crate) registry: LocalRegistry,
     pub(crate) event_notes: Notes,
-    broadcasts: TopicFeed,
+    lanes: Lanes,
     notifications: TopicFeed,
     /// While it lasts this node may deliver.
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) lease: Arc<Lease>,
     /// Whoever waits to try again need not wait any longer.
     renewed: Notify,
     /// The last renewal failed, so the next comes sooner.
@@ -97,14 +98,14 @@ impl SignalSink for WeakSink {
 impl Hub {
     pub(crate) fn new(backend: Arc<dyn DynBackend>, runtime: Runtime, options: Arc<Options>) -> Arc<Self> {
         let history = options.retention.events > 0;
-        let gate = Arc::new(Gate::new(runtime.clock().clone(), history));
+        let lease = Arc::new(Lease::new(runtime.clock().clone()));
         Arc::new_cyclic(|me| Hub {
             node: NodeId::random(),
             capability: backend.capability(),
             backend,
-            broadcasts: TopicFeed::new(Some(gate.clone())),
+            lanes: Lanes::new(lease.clone(), history),
             notifications: TopicFeed::new(None),
-            gate,
+            lease,
             runtime,
             info_cache: InfoCache::new(options.session_ttl_ms / 4),
             counters: Counters::new(options.recorder.as_ref()),
@@ -191,15 +192,19 @@ impl Hub {
             self.recheck_registry();
             return Ok(());
         }
-        self.broadcasts.start(joined.broadcasts);
+        for (lane, head) in (0..=u8::MAX).zip(joined.broadcasts) {
+            if let Some(feed) = self.feed(Topic::Broadcasts, Lane(lane)) {
+                feed.start(head);
+            }
+        }
         self.notifications.start(joined.notifications);
-        self.gate.extend(started_ms + self.options.lease.ttl_ms);
+        self.lease.extend(started_ms + self.options.lease.ttl_ms);
         Ok(())
     }
 
     fn renewed_at(&self, started_ms: u64) {
         self.renewal_failed.store(false, Ordering::Release);
-        if self.gate.extend(started_ms + self.options.lease.ttl_ms) {
+        if self.lease.extend(started_ms + self.options.lease.ttl_ms) {
             return;
         }
         // Nothing was read since it ran out here; whether the backend saw that, too, shows now.
@@ -210,7 +215,7 @@ impl Hub {
 
     /// Milliseconds this node's lease is good for.
     pub(crate) fn lease_left_ms(&self) -> u64 {
-        self.gate.left_ms()
+        self.lease.left_ms()
     }
 
     fn take(&self, signal: Signal) {
@@ -219,7 +224,7 @@ impl Hub {
         }
         if signal.is_delivery() {
             // Others may not tell this node everything now; once its lease is back, the logs do (G1).
-            if !self.gate.is_open() {
+            if !self.lease.is_valid() {
                 self.left_out.fetch_add(1, Ordering::AcqRel);
                 return;
             }
@@ -233,13 +238,15 @@ impl Hub {
                 let incoming = Incoming { payload, kind: EventKind::Directed, position };
                 self.each_of(&session, |stream| stream.offer(incoming.clone()));
             }
-            Signal::Topic { topic, position, payload } => self.take_topic(topic, position, payload),
+            Signal::Topic { topic, lane, position, payload } => {
+                self.take_topic(topic, lane, position, payload)
+            }
             Signal::Doorbell { session, head } => {
                 self.each_of(&session, |stream| stream.behind(Some(head), None));
             }
-            Signal::TopicDoorbell { topic, head } => {
-                let after = self.feed(topic).behind(head);
-                self.repair_topic(topic, after);
+            Signal::TopicDoorbell { topic, lane, head } => {
+                let after = self.feed(topic, lane).and_then(|feed| feed.behind(head));
+                self.repair_topic(topic, lane, after);
             }
             Signal::Ended { session, owner_epoch, reason } => {
                 for stream in self.streams.get(&session).into_iter().flatten() {
@@ -283,8 +290,8 @@ impl Hub {
     fn doubt(&self) {
         let left_out = self.left_out.load(Ordering::Acquire);
         self.recheck_registry();
-        for topic in Topic::ALL {
-            self.feed(topic).doubt();
+        for (feed, ..) in self.feeds() {
+            feed.doubt();
         }
         self.streams.for_each(|stream| stream.doubt(false));
         // What was left out meanwhile needs another one.
@@ -318,9 +325,16 @@ impl Hub {
         }
     }
 
-    /// The last broadcast this node knows of.
-    pub(crate) fn broadcast_position(&self) -> Position {
-        self.broadcasts.position()
+    /// The last broadcast this node knows of in a session's lane.
+    pub(crate) fn broadcast_position(&self, session: &SessionId) -> Position {
+        let feed = self.feed(Topic::Broadcasts, self.backend.lane(session));
+        feed.map(TopicFeed::position).unwrap_or_default()
+    }
+
+    /// What a session's stream asks; `None` for a lane that the backend does not have.
+    pub(crate) fn gate(&self, session: &SessionId) -> Option<Arc<Gate>> {
+        let lane = self.lanes.get(self.backend.lane(session), || self.backend.lanes());
+        lane.map(|lane| lane.gate.clone())
     }
 
     /// Settles the doubts of all streams; `None` once the engine is gone.
@@ -330,8 +344,9 @@ impl Hub {
         self.until_answered(|| Box::pin(self.renew_now())).await?;
         // Broadcasts wait while they are read, so until then every stream has to: a directed event
         // would overtake them (G1).
-        for topic in Topic::ALL {
-            self.read_topic(topic, self.feed(topic).doubt()).await?;
+        let reads = self.feeds().map(|(feed, topic, lane)| self.read_topic(topic, lane, feed.doubt()));
+        for read in join_all(reads).await {
+            read?;
         }
         let mut doubtful = Vec::new();
         self.streams.for_each(|stream| {
@@ -368,22 +383,30 @@ impl Hub {
         }
     }
 
-    fn feed(&self, topic: Topic) -> &TopicFeed {
+    /// Notifications have no lanes: every node gets each once.
+    fn feed(&self, topic: Topic, lane: Lane) -> Option<&TopicFeed> {
         match topic {
-            Topic::Broadcasts => &self.broadcasts,
-            Topic::Notifications => &self.notifications,
+            Topic::Broadcasts => self.lanes.get(lane, || self.backend.lanes()).map(|lane| &lane.feed),
+            Topic::Notifications => Some(&self.notifications),
         }
     }
 
-    fn take_topic(&self, topic: Topic, position: Position, payload: Payload) {
-        let after = self.feed(topic).take(position, payload, |position, payload| {
-            self.fan_out(topic, position, payload);
+    /// All that is followed.
+    fn feeds(&self) -> impl Iterator<Item = (&TopicFeed, Topic, Lane)> {
+        let broadcasts = self.lanes.iter().map(|lane| (&lane.feed, Topic::Broadcasts, lane.gate.lane()));
+        broadcasts.chain([(&self.notifications, Topic::Notifications, Lane::default())])
+    }
+
+    fn take_topic(&self, topic: Topic, lane: Lane, position: Position, payload: Payload) {
+        let Some(feed) = self.feed(topic, lane) else { return };
+        let after = feed.take(position, payload, |position, payload| {
+            self.fan_out(topic, lane, position, payload);
         });
-        self.repair_topic(topic, after);
+        self.repair_topic(topic, lane, after);
     }
 
     /// One event of a topic to everybody here who wants it.
-    fn fan_out(&self, topic: Topic, position: Position, payload: &Payload) {
+    fn fan_out(&self, topic: Topic, lane: Lane, position: Position, payload: &Payload) {
         if topic == Topic::Notifications {
             let overflows = self.subscriptions.deliver(payload);
             self.counters.subscription_overflows.add(overflows);
@@ -391,6 +414,9 @@ impl Hub {
         }
         let mut unsettled = Vec::new();
         self.streams.for_each(|stream| {
+            if stream.lane() != lane {
+                return;
+            }
             let incoming = Incoming { payload: payload.clone(), kind: EventKind::Broadcast, position };
             match stream.offer(incoming) {
                 Outcome::Fine => {}
@@ -402,20 +428,21 @@ impl Hub {
         }
     }
 
-    fn repair_topic(&self, topic: Topic, after: Option<Position>) {
+    fn repair_topic(&self, topic: Topic, lane: Lane, after: Option<Position>) {
         let (Some(after), Some(hub)) = (after, self.me.upgrade()) else { return };
         self.runtime.spawn(Box::pin(async move {
-            hub.read_topic(topic, after).await;
+            hub.read_topic(topic, lane, after).await;
         }));
     }
 
     /// Reads a topic's log and delivers it, until nothing is missing; `None` once the engine is gone.
-    async fn read_topic(&self, topic: Topic, mut after: Position) -> Option<()> {
+    async fn read_topic(&self, topic: Topic, lane: Lane, mut after: Position) -> Option<()> {
+        let feed = self.feed(topic, lane)?;
         loop {
             self.counters.repairs.add(1);
-            let tail = self.until_answered(|| self.backend.read_topic(topic, after)).await?;
-            let next = self.feed(topic).repaired(tail, |position, payload| {
-                self.fan_out(topic, position, payload);
+            let tail = self.until_answered(|| self.backend.read_topic(topic, lane, after)).await?;
+            let next = feed.repaired(tail, |position, payload| {
+                self.fan_out(topic, lane, position, payload);
             });
             match next {
                 Some(next) => after = next,
@@ -430,11 +457,8 @@ impl Hub {
     /// Lets those go on that got a directed event while broadcasts were read: their place among these
     /// shows when both logs are read together.
     fn settle_waiting(&self) {
-        if self.gate.is_behind() {
-            return;
-        }
-        let waiting = std::mem::take(&mut *self.waiting.lock());
-        for stream in waiting {
+        let ready: Vec<_> = self.waiting.lock().extract_if(.., |stream| !stream.is_behind()).collect();
+        for stream in ready {
             let Some(after) = stream.waits_after() else { continue };
             let outcome = match self.options.retention.events {
                 // There is no log to read.
@@ -654,7 +678,7 @@ impl Hub {
             Renewal::Lost => {
                 // Others may have its sessions by now: nothing is read until each was reclaimed.
                 self.streams.for_each(|stream| stream.doubt(true));
-                self.gate.revoke();
+                self.lease.revoke();
                 self.in_time("join", Box::pin(self.join())).await?;
             }
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use crate::backend::Tail;
+use crate::backend::{Lane, Tail};
 use crate::options::QueueLimits;
 use crate::session::SessionId;
 use crate::streams::cursor::{Cursor, CursorKey};
@@ -168,6 +168,16 @@ impl LocalStream {
 
     pub(crate) fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Whose broadcasts are its events.
+    pub(crate) fn lane(&self) -> Lane {
+        self.gate.lane()
+    }
+
+    /// Whether broadcasts of its lane are being read.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.gate.is_behind()
     }
 
     /// The backend gave us the session: replay first, then what arrived meanwhile.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
+use crate::backend::Lane;
 use crate::backend::{LogEntry, Tail};
 use crate::options::QueueLimits;
 use crate::runtime::SharedManualClock;
 use crate::session::SessionId;
 use crate::streams::event::{EndReason, EventKind, Payload, Position, Positions};
-use crate::streams::gate::Gate;
+use crate::streams::gate::{Gate, Lease};
 use crate::streams::local::{Incoming, LocalStream, Outcome, Reader};
 use crate::streams::mailbox::{MailItem, Mailbox};
 use crate::streams::merge::merge;
@@ -40,8 +41,9 @@ fn payload(offset: u64) -> Payload {
 }
 
 fn stream(reader: Reader) -> Arc<LocalStream> {
-    let gate = Arc::new(Gate::new(Arc::new(SharedManualClock::default()), true));
-    gate.extend(u64::MAX);
+    let lease = Arc::new(Lease::new(Arc::new(SharedManualClock::default())));
+    lease.extend(u64::MAX);
+    let gate = Arc::new(Gate::new(lease, Lane::default(), true));
     LocalStream::new(session(), QueueLimits::default(), gate, reader)
 }
 

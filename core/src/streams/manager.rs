@@ -274,9 +274,10 @@ impl StreamManager {
     ) -> Result<EventStream> {
         let hub = &self.inner.hub;
         hub.check_open("streams.open")?;
+        let gate = hub.gate(session).ok_or_else(|| no_lane("streams.open"))?;
         let opening = Opening {
             hub: hub.clone(),
-            stream: LocalStream::new(session.clone(), hub.options.queue.clone(), hub.gate.clone(), reader),
+            stream: LocalStream::new(session.clone(), hub.options.queue.clone(), gate, reader),
             replace: conflict == Conflict::Replace,
             start,
         };
@@ -439,6 +440,10 @@ impl fmt::Debug for StreamManager {
 
 fn not_immediate(operation: &'static str) -> Error {
     Error::new(ErrorKind::Config, operation, "this backend needs to be waited for; use the asynchronous call")
+}
+
+fn no_lane(operation: &'static str) -> Error {
+    Error::new(ErrorKind::Corrupt, operation, "the backend names a lane that it does not have")
 }
 
 /// A stream on its way to being open.

@@ -6,6 +6,7 @@ pub(crate) mod event;
 pub(crate) mod frame;
 pub(crate) mod gate;
 pub(crate) mod hub;
+mod lanes;
 pub(crate) mod local;
 #[cfg(all(test, loom))]
 mod loom_tests;

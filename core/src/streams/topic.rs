@@ -174,7 +174,9 @@ fn step(
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::backend::Lane;
     use crate::runtime::SharedManualClock;
+    use crate::streams::gate::Lease;
 
     fn at(offset: u64) -> Position {
         Position { epoch: 7, offset }
@@ -190,7 +192,8 @@ mod tests {
     }
 
     fn feed(ordered: bool) -> (TopicFeed, Arc<Gate>) {
-        let gate = Arc::new(Gate::new(Arc::new(SharedManualClock::default()), true));
+        let lease = Arc::new(Lease::new(Arc::new(SharedManualClock::default())));
+        let gate = Arc::new(Gate::new(lease, Lane::default(), true));
         let feed = TopicFeed::new(ordered.then(|| gate.clone()));
         feed.start(at(1));
         (feed, gate)

@@ -1,7 +1,8 @@
 // The way in for engines outside of Cloudflare.
 
-import { checkShards, objectName, shardsOf } from './objects.mjs'
+import { checkShards, objectName, shardsOf, type WorkerSocket } from './objects.mjs'
 import { type ObjectNamespace, workers } from './platform.mjs'
+import { relay } from './relay.mjs'
 import { PROTOCOL } from './sync-layer.mjs'
 
 const NODE = /^[0-9a-f]{32}$/
@@ -11,7 +12,7 @@ const PREFIX = /^[\x21-\x7e]{0,256}$/
 export interface GatewayOptions {
   /** The binding of the Durable Objects. Default `TMCP_DURABLE_OBJECT`. */
   binding?: string
-  /** How many objects share the sessions: as the managers have it (default: `TMCP_SHARDS`, else 1). */
+  /** How many objects share the sessions: as the managers have it (default: `TMCP_SHARDS`, else 8). */
   shards?: number
   /** The secret that engines have to know. Default: the Worker's secret `TMCP_GATEWAY_TOKEN`. */
   token?: string
@@ -52,21 +53,37 @@ async function enter(request: Request, objects: ObjectNamespace, shards: number,
   }
   const query = new URL(request.url).searchParams
   const [node, prefix] = [query.get('node') ?? '', query.get('prefix') ?? 'tmcp:']
-  const asked = query.get('shard')
-  // An engine that knows of one object only would miss what is in the others.
-  if (asked === null && shards > 1) return new Response('this gateway has several objects', { status: 409 })
-  const shard = Number(asked ?? 0)
   if (!NODE.test(node) || !PREFIX.test(prefix)) return new Response('not a node', { status: 400 })
-  if (!Number.isSafeInteger(shard) || shard < 0 || shard >= shards)
-    return new Response('no such shard', { status: 400 })
-  // Not the request itself: what else it says is none of the object's business.
-  const answer = await objects.getByName(objectName(prefix, shard, shards)).fetch(`https://sync-layer/?node=${node}`, {
-    headers: { Upgrade: 'websocket' },
-  })
-  const { webSocket } = answer as Response & { webSocket?: unknown }
-  if (!webSocket) return answer
+  const sockets = await connectAll(objects, prefix, node, shards)
+  if (sockets === undefined) return new Response('an object does not answer', { status: 503 })
+  const [only] = sockets
+  const webSocket = sockets.length === 1 ? only : relay(sockets)
   const headers = { 'Sec-WebSocket-Protocol': PROTOCOL, 'MCP-Sessions-Shards': String(shards) }
   return new Response(null, { status: 101, webSocket, headers } as ResponseInit)
+}
+
+/** A socket to each object; `undefined`, and none left open, when one can't be had. */
+async function connectAll(
+  objects: ObjectNamespace,
+  prefix: string,
+  node: string,
+  shards: number,
+): Promise<WorkerSocket[] | undefined> {
+  const connect = async (shard: number) => {
+    // Not the request itself: what else it says is none of the object's business.
+    const answer = await objects
+      .getByName(objectName(prefix, shard, shards))
+      .fetch(`https://sync-layer/?node=${node}`, { headers: { Upgrade: 'websocket' } })
+    return (answer as Response & { webSocket?: WorkerSocket }).webSocket
+  }
+  const tries = await Promise.allSettled(Array.from({ length: shards }, (_, shard) => connect(shard)))
+  const sockets = tries.flatMap((it) => (it.status === 'fulfilled' && it.value ? [it.value] : []))
+  if (sockets.length === shards) return sockets
+  for (const socket of sockets) {
+    socket.accept()
+    socket.close(1012, 'another object does not answer')
+  }
+  return undefined
 }
 
 /** Compares in a time that says nothing about where they differ, or how long the secret is. */

@@ -6,7 +6,7 @@ import type { Options } from '../options.js'
 import type { ObjectNamespace, ObjectStub } from './platform.mjs'
 
 /** As many objects as share the sessions, if nothing else is said. */
-const DEFAULT_SHARDS = 1
+const DEFAULT_SHARDS = 8
 const MAX_SHARDS = 256
 const PREFIX = /^[\x21-\x7e]{0,256}$/
 /** The binding of the seed. */
@@ -19,8 +19,9 @@ export interface WorkerOptions extends Options {
   /** Deployments with different prefixes share nothing (default: `tmcp:`). */
   prefix?: string
   /**
-   * How many objects share the sessions (default: `TMCP_SHARDS`, else 1). Fixed for a prefix: another number
-   * is another, empty set of objects. With 1 all broadcasts have one order, and engines outside can share the sessions.
+   * How many objects share the sessions (default: `TMCP_SHARDS`, else 8). Fixed for a prefix: another number
+   * is another, empty set of objects. Each object has an order of broadcasts of its own: two that are sent at
+   * the same time may reach sessions of different objects in different order.
    */
   shards?: number
   /** `false`: nothing is kept for replay, and delivery is live only. */
@@ -209,7 +210,7 @@ export function seenThrough<T>(work: Promise<T>): Promise<T> {
 export interface WorkerSocket {
   binaryType?: string
   accept(): void
-  send(message: string): void
+  send(message: string | ArrayBuffer | Uint8Array): void
   close(code?: number, reason?: string): void
   addEventListener(type: 'message', listener: (event: { data: ArrayBuffer | string }) => void): void
   addEventListener(type: 'close' | 'error', listener: () => void): void

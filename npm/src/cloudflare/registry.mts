@@ -43,6 +43,12 @@ interface Counts {
   by_node: Record<string, number>
 }
 
+interface Listed {
+  sessions: string[]
+  /** After which session the object goes on. */
+  next: string | null
+}
+
 type Touch = 'Nobody' | 'Anybody' | { Owner: string | null }
 
 /** A request under way; its session is accessed when it begins and when it ends. */
@@ -163,21 +169,23 @@ export class DurableObjectSessionRegistry {
       throw new InvalidInputError(`a page has a limit of 1 to ${MAX_PAGE}`, operation)
     }
     const owner = filter.owner === undefined ? null : await this.#hash(filter.owner, operation)
-    const [shard, after] = placeOf(page.after, this.#objects.shards, operation)
-    const question = { ask: { List: { owner, node: filter.node ?? null, after, limit } } }
-    const { Listed } = await this.#objects.askAt<{ Listed: { sessions: string[]; next: string | null } }>(
-      operation,
-      shard,
-      question,
-    )
-    const records = await Promise.all(Listed.sessions.map((id) => this.#read(operation, id, 'Nobody')))
-    const sessions = Listed.sessions.flatMap((id, at) => {
+    const { shards } = this.#objects
+    let [shard, after] = placeOf(page.after, shards, operation)
+    const ids: string[] = []
+    while (shard < shards && ids.length < limit) {
+      const question = { ask: { List: { owner, node: filter.node ?? null, after, limit: limit - ids.length } } }
+      const answer = await this.#objects.askAt<{ Listed: Listed }>(operation, shard, question)
+      ids.push(...answer.Listed.sessions)
+      after = answer.Listed.next
+      if (after === null) shard += 1
+    }
+    const records = await Promise.all(ids.map((id) => this.#read(operation, id, 'Nobody')))
+    const sessions = ids.flatMap((id, at) => {
       const record = records[at]
       return record && record.state !== 'Closed' ? [this.#told(id, record)] : []
     })
     const wanted = sessions.filter(({ state }) => filter.state === undefined || filter.state === state)
-    if (Listed.next !== null) return { sessions: wanted, next: `${shard} ${Listed.next}` }
-    return shard + 1 < this.#objects.shards ? { sessions: wanted, next: `${shard + 1} ` } : { sessions: wanted }
+    return shard < shards ? { sessions: wanted, next: `${shard} ${after ?? ''}` } : { sessions: wanted }
   }
 
   /** How many sessions there are, on all objects. */

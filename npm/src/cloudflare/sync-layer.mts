@@ -8,7 +8,7 @@ import { type Host, type ObjectState, type ServerSocket, workers } from './platf
 import { Table } from './storage.mjs'
 
 /** The WebSocket subprotocol of this version. */
-export const PROTOCOL = 'mcp-sessions.1'
+export const PROTOCOL = 'mcp-sessions.2'
 const NODE = /^[0-9a-f]{32}$/
 const OPEN = 1
 

@@ -1,7 +1,8 @@
-//! One connection to the sync layer, made again whenever it is lost.
+//! One connection to the sync layer's objects, made again whenever it is lost.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::address::CloudflareAddress;
 use super::socket::{Incoming, Outgoing, Socket};
 use super::wire::{self, Call, Frame, Reply, Request, Told};
 use crate::backend::pauses::Pauses;
-use crate::backend::{Renewal, Signal, SignalSink};
+use crate::backend::{Lane, Renewal, Signal, SignalSink, Topic};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::Runtime;
 use crate::session::{NodeId, SessionId};
@@ -27,6 +28,9 @@ const FIRST_CHECK: Duration = Duration::from_secs(1);
 const LONGEST_CHECK: Duration = Duration::from_secs(60);
 /// The call that comes first on every connection but the first.
 const RESUME: u32 = 0;
+
+/// Which of the objects that share the sessions.
+pub(super) type Shard = u8;
 
 /// How a link is kept.
 pub(super) struct Keeping {
@@ -52,6 +56,8 @@ struct State {
 
 struct Shared {
     state: Mutex<State>,
+    /// How many objects there are, once it is known.
+    shards: OnceLock<usize>,
     sink: Mutex<Option<Arc<dyn SignalSink>>>,
     /// The lease ended; the node has to join again.
     lost: AtomicBool,
@@ -70,6 +76,7 @@ impl Link {
     pub(super) async fn open(keeping: Keeping) -> Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
+            shards: OnceLock::new(),
             sink: Mutex::default(),
             lost: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -94,10 +101,19 @@ impl Link {
         self.shared.lost.store(false, Ordering::Release);
     }
 
-    /// Calls, in the order of the first polls.
-    pub(super) async fn call(&self, operation: &'static str, request: Request) -> Result<Reply> {
-        let now_ms = self.runtime.now_ms();
-        let answered = self.shared.state.lock().call(now_ms, request);
+    /// How many objects share the sessions.
+    pub(super) fn shards(&self) -> usize {
+        self.shared.shards()
+    }
+
+    /// Calls one of the objects, each in the order of the first polls.
+    pub(super) async fn call(
+        &self,
+        operation: &'static str,
+        shard: Shard,
+        request: Request,
+    ) -> Result<Reply> {
+        let answered = self.shared.call(self.runtime.now_ms(), shard, request);
         match answered.ok_or_else(|| down(operation))?.await {
             Ok(Reply::Lost) => {
                 self.shared.lost.store(true, Ordering::Release);
@@ -150,6 +166,14 @@ impl Drop for Link {
     }
 }
 
+/// The lane of what an object tells of a topic. Every object tells of every notification, and one is enough.
+fn lane_of(topic: Topic, shard: Shard) -> Option<Lane> {
+    match topic {
+        Topic::Broadcasts => Some(Lane(shard)),
+        Topic::Notifications => (shard == 0).then(Lane::default),
+    }
+}
+
 fn down(operation: &'static str) -> Error {
     Error::new(ErrorKind::Unavailable, operation, "the Worker can't be reached just now; it is tried again")
 }
@@ -161,17 +185,6 @@ fn kind_of(code: &str) -> ErrorKind {
 }
 
 impl State {
-    /// Sends a call; `None` while there is no connection.
-    fn call(&mut self, now_ms: u64, request: Request) -> Option<oneshot::Receiver<Reply>> {
-        let out = self.out.clone()?;
-        let number = self.next_number();
-        let (answer, answered) = oneshot::channel();
-        self.waiting.insert(number, (now_ms, answer));
-        // A connection that has just ended forgets who waits; that is the answer then.
-        let _ = out.send(Outgoing::Frame(wire::write(&Call { number, request })));
-        Some(answered)
-    }
-
     /// Since when the other end owes an answer.
     fn owed_since_ms(&self) -> Option<u64> {
         let calls = self.waiting.values().map(|(at_ms, _)| *at_ms);
@@ -196,6 +209,38 @@ impl State {
 }
 
 impl Shared {
+    fn shards(&self) -> usize {
+        self.shards.get().copied().unwrap_or(1)
+    }
+
+    /// Sends a call; `None` while there is no connection.
+    fn call(&self, now_ms: u64, shard: Shard, request: Request) -> Option<oneshot::Receiver<Reply>> {
+        let mut state = self.state.lock();
+        let out = state.out.clone()?;
+        let number = state.next_number();
+        let (answer, answered) = oneshot::channel();
+        state.waiting.insert(number, (now_ms, answer));
+        // A connection that has just ended forgets who waits; that is the answer then.
+        let _ = out.send(Outgoing::Frame(self.frame(shard, &Call { number, request })));
+        Some(answered)
+    }
+
+    /// A call's bytes, behind the number of the object where there are several.
+    fn frame(&self, shard: Shard, call: &Call) -> Vec<u8> {
+        match self.shards() {
+            1 => wire::write(call),
+            _ => wire::write(&(shard, call)),
+        }
+    }
+
+    /// What is in a frame, and whose it is; `None` when it can't be read.
+    fn read(&self, bytes: &[u8]) -> Option<(Shard, Frame)> {
+        match self.shards() {
+            1 => wire::read(bytes).map(|frame| (0, frame)),
+            _ => wire::read(bytes),
+        }
+    }
+
     fn signal(&self, signal: Signal) {
         let sink = self.sink.lock().clone();
         if let Some(sink) = sink {
@@ -214,14 +259,14 @@ impl Shared {
         }
     }
 
-    fn tell(&self, told: Told) {
+    fn tell(&self, shard: Shard, told: Told) {
         let signal = match told {
             Told::Event { session, position, payload } => {
                 SessionId::stored(&session).map(|session| Signal::Event { session, position, payload })
             }
-            Told::Topic { topic, position, payload } => {
-                wire::topic_of(topic).map(|topic| Signal::Topic { topic, position, payload })
-            }
+            Told::Topic { topic, position, payload } => wire::topic_of(topic)
+                .and_then(|topic| Some((topic, lane_of(topic, shard)?)))
+                .map(|(topic, lane)| Signal::Topic { topic, lane, position, payload }),
             Told::Ended { session, owner_epoch, reason } => {
                 SessionId::stored(&session).map(|session| Signal::Ended { session, owner_epoch, reason })
             }
@@ -247,9 +292,9 @@ impl Shared {
                 let answered = self.state.lock().beats.pop_front();
                 answered.map(|(_, beat)| beat.send(()));
             }
-            Incoming::Frame(bytes) => match wire::read::<Frame>(&bytes) {
-                Some(Frame::Reply(number, reply)) => self.answer(number, reply),
-                Some(Frame::Told(told)) => told.into_iter().for_each(|told| self.tell(told)),
+            Incoming::Frame(bytes) => match self.read(&bytes) {
+                Some((_, Frame::Reply(number, reply))) => self.answer(number, reply),
+                Some((shard, Frame::Told(told))) => told.into_iter().for_each(|told| self.tell(shard, told)),
                 None => return false,
             },
         }
@@ -264,6 +309,7 @@ async fn run(shared: Arc<Shared>, keeping: Keeping, done: oneshot::Sender<Result
         Some(Err(error)) => return drop(done.send(Err(error))),
         None => return drop(done.send(Err(down("connect")))),
     };
+    let _ = shared.shards.set(socket.shards());
     let mut outgoing = open_out(&shared);
     let _ = done.send(Ok(()));
     loop {
@@ -290,8 +336,11 @@ async fn again(shared: &Shared, keeping: &Keeping) -> Option<(Socket, UnboundedR
             Some(Ok((socket, told))) => {
                 let outgoing = open_out(shared);
                 shared.signal(Signal::Doubt);
-                told.into_iter().for_each(|told| shared.tell(told));
+                told.into_iter().for_each(|(shard, told)| shared.tell(shard, told));
                 return Some((socket, outgoing));
+            }
+            Some(Err(error)) if error.kind() == ErrorKind::Config => {
+                tracing::warn!(%error, "the Worker is not the one that this node joined; trying again");
             }
             Some(Err(error)) => tracing::debug!(%error, "the Worker can't be reached; trying again"),
             None => tracing::debug!("the Worker does not answer; trying again"),
@@ -301,28 +350,39 @@ async fn again(shared: &Shared, keeping: &Keeping) -> Option<(Socket, UnboundedR
     None
 }
 
-/// A connection whose other end has said whether the lease goes on, and what it told before that.
-async fn resume(shared: &Shared, keeping: &Keeping) -> Result<(Socket, Vec<Told>)> {
+/// A connection whose other ends have said whether the lease goes on, and what they told before that.
+async fn resume(shared: &Shared, keeping: &Keeping) -> Result<(Socket, Vec<(Shard, Told)>)> {
     let mut socket = Socket::connect(&keeping.address, &keeping.node).await?;
-    let resume = wire::write(&Call { number: RESUME, request: Request::Resume });
-    if !socket.write(Outgoing::Frame(resume)).await {
-        return Err(down("connect"));
+    let shards = shared.shards();
+    if socket.shards() != shards {
+        return Err(Error::new(
+            ErrorKind::Config,
+            "connect",
+            "the Worker shares its sessions among another number of objects now; connect anew",
+        ));
     }
-    let mut told = Vec::new();
-    while let Some(incoming) = socket.read().await {
+    for shard in (0..=Shard::MAX).take(shards) {
+        let resume = shared.frame(shard, &Call { number: RESUME, request: Request::Resume });
+        if !socket.write(Outgoing::Frame(resume)).await {
+            return Err(down("connect"));
+        }
+    }
+    let (mut told, mut left) = (Vec::new(), shards);
+    while left > 0 {
+        let incoming = socket.read().await.ok_or_else(|| down("connect"))?;
         let Incoming::Frame(bytes) = incoming else { continue };
-        match wire::read::<Frame>(&bytes) {
-            Some(Frame::Told(more)) => told.extend(more),
-            Some(Frame::Reply(RESUME, Reply::Resumed { kept })) => {
+        match shared.read(&bytes) {
+            Some((shard, Frame::Told(more))) => told.extend(more.into_iter().map(|told| (shard, told))),
+            Some((_, Frame::Reply(RESUME, Reply::Resumed { kept }))) => {
+                left -= 1;
                 if !kept {
                     shared.lost.store(true, Ordering::Release);
                 }
-                return Ok((socket, told));
             }
-            _ => break,
+            _ => return Err(down("connect")),
         }
     }
-    Err(down("connect"))
+    Ok((socket, told))
 }
 
 /// Carries messages both ways until the connection or the link ends.
@@ -352,12 +412,14 @@ async fn pump(shared: &Shared, keeping: &Keeping, socket: Socket, mut outgoing: 
             let woken = Box::pin(shared.wake.notified());
             select(woken, keeping.runtime.sleep(keeping.patience / 8)).await;
             let now_ms = keeping.runtime.now_ms();
-            let mut state = shared.state.lock();
-            if state.owed_since_ms().is_some_and(|at_ms| at_ms + patience_ms <= now_ms) {
+            let owed_since_ms = shared.state.lock().owed_since_ms();
+            if owed_since_ms.is_some_and(|at_ms| at_ms + patience_ms <= now_ms) {
                 return;
             }
             if check_ms <= now_ms {
-                state.call(now_ms, Request::Ping);
+                for shard in (0..=Shard::MAX).take(shared.shards()) {
+                    shared.call(now_ms, shard, Request::Ping);
+                }
                 check = (check * 2).min(LONGEST_CHECK);
                 check_ms = now_ms + check.as_millis() as u64;
             }

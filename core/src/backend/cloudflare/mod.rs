@@ -1,12 +1,13 @@
 //! Cloudflare: sessions in Durable Objects, for Workers and for native processes.
 //!
 //! ```text
-//! native engine ── one WebSocket ──► Worker: gateway ──► Durable Object: sync layer ──► its storage
+//! native engine ── one WebSocket ──► Worker: gateway ──► Durable Objects: sync layers ──► their storage
 //! ```
 //!
 //! The object's part ([`SyncLayer`]) is this crate's, compiled to wasm: a state machine over storage
-//! that answers at once. It is one order of acceptance, so that a session's events and broadcasts are
-//! merged as they were accepted. The platform's part (sockets, storage, alarms) is behind [`Host`].
+//! that answers at once. Sessions are spread over several objects by hash, and each knows of its own
+//! only: a broadcast goes to all of them, and each is one order of acceptance (a
+//! [`Lane`](crate::backend::Lane)), in which a session's events and broadcasts are merged. The platform's part (sockets, storage, alarms) is behind [`Host`].
 //!
 //! Inside a Worker an I/O object of one request can't be used by another. So nothing is shared between
 //! requests there: each stream is fed by a WebSocket of its own request, which hibernates at the
@@ -24,6 +25,8 @@ mod client;
 mod link;
 #[cfg(feature = "cloudflare")]
 mod roots;
+#[cfg(feature = "cloudflare")]
+mod shards;
 #[cfg(feature = "cloudflare")]
 mod socket;
 

@@ -15,6 +15,9 @@ use super::wire::{PING, PONG, PROTOCOL};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::NodeId;
 
+/// One byte numbers them.
+const MAX_SHARDS: usize = 256;
+const OTHER_VERSION: &str = "the gateway speaks another version; use the same one on both sides";
 /// What the platform lets through in one message.
 const MAX_MESSAGE: usize = 32 << 20;
 
@@ -32,8 +35,15 @@ pub(super) enum Incoming {
     Beat,
 }
 
+/// Says how many objects share the sessions.
+const SHARDS: &str = "MCP-Sessions-Shards";
+
 /// A connection before it is in use.
-pub(super) struct Socket(Stream);
+pub(super) struct Socket {
+    stream: Stream,
+    /// How many objects are behind it.
+    shards: usize,
+}
 
 /// Its two directions.
 pub(super) struct Writer(SplitSink<Stream, Message>);
@@ -56,20 +66,26 @@ impl Socket {
             WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
         let tls = Connector::Rustls(tls()?);
         let connected = connect_async_tls_with_config(request, Some(config), true, Some(tls)).await;
-        let (stream, _) = connected.map_err(|error| refused(&error))?;
-        Ok(Socket(stream))
+        let (stream, response) = connected.map_err(|error| refused(&error))?;
+        let told = response.headers().get(SHARDS).and_then(|count| count.to_str().ok()?.parse().ok());
+        let shards = told.filter(|count| (1..=MAX_SHARDS).contains(count)).ok_or_else(other_version)?;
+        Ok(Socket { stream, shards })
+    }
+
+    pub(super) fn shards(&self) -> usize {
+        self.shards
     }
 
     pub(super) async fn write(&mut self, outgoing: Outgoing) -> bool {
-        self.0.send(message(outgoing)).await.is_ok()
+        self.stream.send(message(outgoing)).await.is_ok()
     }
 
     pub(super) async fn read(&mut self) -> Option<Incoming> {
-        next(&mut self.0).await
+        next(&mut self.stream).await
     }
 
     pub(super) fn split(self) -> (Writer, Reader) {
-        let (writer, reader) = self.0.split();
+        let (writer, reader) = self.stream.split();
         (Writer(writer), Reader(reader))
     }
 }
@@ -117,6 +133,10 @@ where
     }
 }
 
+fn other_version() -> Error {
+    Error::new(ErrorKind::Config, "connect", OTHER_VERSION)
+}
+
 /// Why there is no connection; no answer of the other end is repeated.
 fn refused(error: &SocketError) -> Error {
     let status = match error {
@@ -127,9 +147,7 @@ fn refused(error: &SocketError) -> Error {
         Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
             (ErrorKind::Unauthorized, "the gateway refused the token")
         }
-        Some(StatusCode::UPGRADE_REQUIRED) => {
-            (ErrorKind::Config, "the gateway speaks another version; use the same one on both sides")
-        }
+        Some(StatusCode::UPGRADE_REQUIRED) => (ErrorKind::Config, OTHER_VERSION),
         Some(status) if status.is_client_error() => {
             (ErrorKind::Config, "there is no gateway at this URL; a Worker serves it with gateway(env)")
         }

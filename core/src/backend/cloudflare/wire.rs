@@ -2,6 +2,9 @@
 //!
 //! A node calls with a number and is answered with it; signals come in between, in order. Heartbeats
 //! are the texts [`PING`] and [`PONG`], which the platform answers without waking the object.
+//!
+//! Where several objects share the sessions, the gateway puts them all on the node's one socket: each frame
+//! begins with a byte that says whose it is, and a heartbeat is answered once all have answered it.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +16,7 @@ use crate::options::{Options, Retention};
 use crate::streams::{EndReason, Payload, Position, Positions};
 
 /// The WebSocket subprotocol; a change of any frame is another one.
-pub const PROTOCOL: &str = "mcp-sessions.1";
+pub const PROTOCOL: &str = "mcp-sessions.2";
 /// A heartbeat.
 pub const PING: &str = "ping";
 /// Its answer.

@@ -46,9 +46,9 @@ use tokio_postgres::types::{ToSql, Type};
 pub(crate) use address::{PostgresAddress, is_postgres, parse};
 
 use crate::backend::{
-    Acceptance, ActiveRequests, Append, Backend, Capability, Claim, Claimed, CloseStart, Joined, ListQuery,
-    Listed, NewSession, Reason, Reclaim, RegistryStats, Release, Renewal, Signal, SignalSink, Submission,
-    Swept, Tail, Topic, TopicTail, Touch,
+    Acceptance, ActiveRequests, Append, Backend, Capability, Claim, Claimed, CloseStart, Joined, Lane,
+    ListQuery, Listed, NewSession, Reason, Reclaim, RegistryStats, Release, Renewal, Signal, SignalSink,
+    Submission, Swept, Tail, Topic, TopicTail, Touch,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::{InfoPatch, SessionInfo};
@@ -393,7 +393,7 @@ impl Backend for PostgresBackend {
         inner.joined.store(true, Ordering::Release);
         let row = rows.first().ok_or_else(|| fault::unreadable("join"))?;
         Ok(Joined {
-            broadcasts: wire::position(row.get(0), row.get(1)),
+            broadcasts: vec![wire::position(row.get(0), row.get(1))],
             notifications: wire::position(row.get(2), row.get(3)),
         })
     }
@@ -445,7 +445,7 @@ impl Backend for PostgresBackend {
         self.0.read(&held.session, held.after, Some((node, held.owner_epoch))).await
     }
 
-    async fn read_topic(&self, topic: Topic, after: Position) -> Result<TopicTail> {
+    async fn read_topic(&self, topic: Topic, _: Lane, after: Position) -> Result<TopicTail> {
         self.0.read_topic(topic, after).await
     }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::backend::{Signal, Topic};
+use crate::backend::{Lane, Signal, Topic};
 use crate::session::SessionId;
 use crate::streams::{EndReason, Position};
 
@@ -142,7 +142,7 @@ pub(super) fn message(message: &str, me: &str, tell: &mut dyn FnMut(Said)) -> Op
             't' => {
                 let (topic, position) = (topic(fields.next()?)?, fields.position()?);
                 let payload = restored(fields.payload()?).as_ref().into();
-                Signal::Topic { topic, position, payload }
+                Signal::Topic { topic, lane: Lane::default(), position, payload }
             }
             'x' => Signal::Ended {
                 session: fields.session()?,

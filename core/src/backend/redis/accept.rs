@@ -10,8 +10,8 @@ use redis::{Cmd, ServerError, Value};
 use super::cluster::Call as Command;
 use super::many::{Many, Message};
 use super::scripts::{self, Script};
-use super::sum::Sum;
 use super::{RedisBackend, Servers, fault, mixed, wire};
+use crate::backend::sum::Sum;
 use crate::backend::{Acceptance, Address, Reclaim, Release, Submission, Tail, Topic};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Retention;
@@ -512,7 +512,7 @@ impl Many<'_> {
                 };
                 self.note_broadcast(call, &outcome);
                 for (n, letter) in call.submissions.iter().zip(&outcome.letters) {
-                    sums[*n].count(*letter);
+                    sums[*n].add(wire::counted(*letter));
                     told.extend((*letter != b'x').then_some(*n));
                 }
                 messages.extend(to_tell(batch, call, &outcome));
@@ -616,7 +616,7 @@ fn letters_of<'a>(call: &Call<'_>, answer: &'a Value) -> Option<&'a [u8]> {
 pub(super) fn settle(sums: &mut [Sum], call: &Call<'_>, answer: &Result<Value>) {
     match answer.as_ref().ok().and_then(|answer| letters_of(call, answer)) {
         Some(letters) => {
-            call.submissions.iter().zip(letters).for_each(|(n, letter)| sums[*n].count(*letter));
+            call.submissions.iter().zip(letters).for_each(|(n, letter)| sums[*n].add(wire::counted(*letter)));
         }
         None => call.submissions.iter().for_each(|n| sums[*n].fail(failure(answer))),
     }

@@ -29,8 +29,8 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, oneshot};
 
 use super::accept::{Call, Log, failure, named, server_error, settle};
 use super::link::Handle;
-use super::sum::Sum;
 use super::{RedisBackend, fault, scripts, wire};
+use crate::backend::sum::Sum;
 use crate::backend::{Acceptance, Signal, SignalSink, Submission};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::Runtime;
@@ -382,7 +382,7 @@ impl RedisBackend {
         }
         for (item, found) in items.iter().zip(&found) {
             match found {
-                Found::Letter(letter) => sums[item.n].count(*letter),
+                Found::Letter(letter) => sums[item.n].add(wire::counted(*letter)),
                 Found::Failed(error) => sums[item.n].fail(error.duplicate()),
                 Found::Node(_) => {}
             }
@@ -393,7 +393,7 @@ impl RedisBackend {
         for (at, message) in messages {
             for (item, sent) in self.delivered(&answers[at], message, &items).await {
                 match sent {
-                    Sent::Taken => sums[items[item].n].count(b'a'),
+                    Sent::Taken => sums[items[item].n].add(wire::counted(b'a')),
                     Sent::NotTaken => left.push(items[item]),
                     Sent::Failed(error) => {
                         sums[items[item].n].fail(self.untaken(batch, &items[item], error).await);
@@ -545,7 +545,7 @@ impl RedisBackend {
                 match found {
                     Found::Node(_) => {}
                     Found::Letter(letter) => {
-                        sums[item.n].count(*letter);
+                        sums[item.n].add(wire::counted(*letter));
                         self.free(batch, item).await;
                     }
                     Found::Failed(error) => {
@@ -561,7 +561,7 @@ impl RedisBackend {
                 for (at, message) in messages {
                     for (at, sent) in self.delivered(&answers[at], message, &left).await {
                         match sent {
-                            Sent::Taken => sums[left[at].n].count(b'a'),
+                            Sent::Taken => sums[left[at].n].add(wire::counted(b'a')),
                             Sent::Failed(error) => {
                                 sums[left[at].n].fail(self.untaken(batch, &left[at], error).await);
                             }

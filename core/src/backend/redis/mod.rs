@@ -45,7 +45,6 @@ mod registry;
 mod run;
 mod scripts;
 mod sentinel;
-mod sum;
 mod tracking;
 mod wire;
 
@@ -59,9 +58,9 @@ use tokio::sync::Mutex as AsyncMutex;
 pub(crate) use address::{RedisAddress, is_redis, parse};
 
 use crate::backend::{
-    Acceptance, ActiveRequests, Append, Backend, Capability, Claim, Claimed, CloseStart, Joined, ListQuery,
-    Listed, NewSession, Reclaim, RegistryStats, Release, Renewal, Signal, SignalSink, Start, Submission,
-    Swept, Tail, Topic, TopicTail, Touch,
+    Acceptance, ActiveRequests, Append, Backend, Capability, Claim, Claimed, CloseStart, Joined, Lane,
+    ListQuery, Listed, NewSession, Reclaim, RegistryStats, Release, Renewal, Signal, SignalSink, Start,
+    Submission, Swept, Tail, Topic, TopicTail, Touch,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::{InfoPatch, Json, SessionInfo};
@@ -655,7 +654,7 @@ impl Backend for RedisBackend {
         match heads.as_deref() {
             Some([broadcasts, notifications]) => {
                 self.saw_broadcast(*broadcasts);
-                Ok(Joined { broadcasts: *broadcasts, notifications: *notifications })
+                Ok(Joined { broadcasts: vec![*broadcasts], notifications: *notifications })
             }
             _ => Err(fault::unreadable("join")),
         }
@@ -783,7 +782,7 @@ impl Backend for RedisBackend {
         self.read_log(&held.session, held.after, Some((node, held.owner_epoch))).await
     }
 
-    async fn read_topic(&self, topic: Topic, after: Position) -> Result<TopicTail> {
+    async fn read_topic(&self, topic: Topic, _: Lane, after: Position) -> Result<TopicTail> {
         const OPERATION: &str = "streams.read";
         let name = wire::topic_name(topic);
         let (at, age) = (wire::position(after), self.broadcast_age());

@@ -2,7 +2,7 @@
 
 use redis::Value;
 
-use crate::backend::{LogEntry, Signal, Tail, Topic, TopicEntry, TopicTail};
+use crate::backend::{Acceptance, Lane, LogEntry, Signal, Tail, Topic, TopicEntry, TopicTail};
 use crate::session::{NodeId, SessionId};
 use crate::streams::{EndReason, Payload, Position, Positions};
 
@@ -102,6 +102,15 @@ pub(super) fn array(value: &Value) -> Option<&[Value]> {
 pub(super) fn sessions(value: &Value) -> impl Iterator<Item = SessionId> {
     let ids = array(value).unwrap_or_default();
     ids.iter().filter_map(string).filter_map(SessionId::stored)
+}
+
+/// What became of a part of a submission, by the letter that a script has for it.
+pub(super) fn counted(letter: u8) -> Acceptance {
+    match letter {
+        b'a' => Acceptance { accepted: 1, ..Acceptance::default() },
+        b'd' => Acceptance { duplicates: 1, ..Acceptance::default() },
+        _ => Acceptance { dropped: 1, ..Acceptance::default() },
+    }
 }
 
 pub(super) const fn topic_name(topic: Topic) -> &'static str {
@@ -341,13 +350,17 @@ pub(super) fn message(message: &[u8], me: &NodeId, tell: &mut dyn FnMut(Signal))
             }
         }
         b"D" => tell(Signal::Doorbell { session: message.session()?, head: message.position()? }),
-        b"B" => tell(Signal::TopicDoorbell { topic: message.topic()?, head: message.position()? }),
+        b"B" => tell(Signal::TopicDoorbell {
+            topic: message.topic()?,
+            lane: Lane::default(),
+            head: message.position()?,
+        }),
         b"T" => {
             let topic = message.topic()?;
             let mut position = message.position()?;
             while !message.0.is_empty() {
                 let payload = message.payload()?;
-                tell(Signal::Topic { topic, position, payload });
+                tell(Signal::Topic { topic, lane: Lane::default(), position, payload });
                 position.offset += 1;
             }
         }

@@ -118,7 +118,7 @@ export class SyncLayer extends Packaged {
 /** Of every object: its rows, or its end. */
 async function objects(path: string): Promise<Response> {
 	const namespace = env['TMCP_DURABLE_OBJECT'] as unknown as { getByName(name: string): { fetch(url: string): Promise<Response> } };
-	const shards = engine.shards ?? 1;
+	const shards = engine.shards ?? 8;
 	const names = Array.from({ length: shards }, (_, shard) => (shards === 1 ? 'tmcp:sync-layer' : `tmcp:sync-layer/${shard}/${shards}`));
 	const answers = names.map((it) =>
 		namespace

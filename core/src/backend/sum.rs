@@ -1,4 +1,5 @@
-//! What becomes of a submission: one to a list has several parts, each with an outcome of its own.
+//! What becomes of a submission that has several parts, each with an outcome of its own: one to a list,
+//! or one to every lane.
 
 use crate::backend::Acceptance;
 use crate::error::{Error, Result};
@@ -8,6 +9,8 @@ use crate::error::{Error, Result};
 pub(super) struct Sum {
     counted: Acceptance,
     failed: Option<Error>,
+    /// Its parts are the same event in several places.
+    once: bool,
 }
 
 impl Sum {
@@ -16,13 +19,16 @@ impl Sum {
         (0..count).map(|_| Sum::default()).collect()
     }
 
-    /// Counts a part by the letter that a script has for it.
-    pub(super) fn count(&mut self, letter: u8) {
-        match letter {
-            b'a' => self.counted.accepted += 1,
-            b'd' => self.counted.duplicates += 1,
-            _ => self.counted.dropped += 1,
-        }
+    /// Counts a part.
+    pub(super) fn add(&mut self, part: Acceptance) {
+        self.counted.accepted += part.accepted;
+        self.counted.dropped += part.dropped;
+        self.counted.duplicates += part.duplicates;
+    }
+
+    /// Counts as one, and is new where any of its parts was.
+    pub(super) fn count_once(&mut self) {
+        self.once = true;
     }
 
     /// A part failed. One that may have happened outweighs one that did not.
@@ -41,7 +47,9 @@ impl Sum {
     fn outcome(self) -> Result<Acceptance> {
         let any = self.counted.accepted + self.counted.duplicates > 0;
         match self.failed {
-            None => Ok(self.counted),
+            None if !self.once => Ok(self.counted),
+            None if self.counted.accepted > 0 => Ok(Acceptance { accepted: 1, ..Acceptance::default() }),
+            None => Ok(Acceptance { duplicates: 1, ..Acceptance::default() }),
             Some(error) if any => Err(error.with_unknown_outcome()),
             Some(error) => Err(error),
         }
@@ -50,14 +58,24 @@ impl Sum {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fault;
     use super::*;
+    use crate::error::ErrorKind;
+
+    fn part(letter: u8) -> Acceptance {
+        let mut part = Acceptance::default();
+        match letter {
+            b'a' => part.accepted = 1,
+            b'd' => part.duplicates = 1,
+            _ => part.dropped = 1,
+        }
+        part
+    }
 
     fn sum(letters: &str, errors: &[fn() -> Error]) -> Result<Acceptance> {
         // In whatever order the parts are known.
         let all = [true, false].map(|letters_first| {
             let mut sum = Sum::default();
-            let count = |sum: &mut Sum| letters.bytes().for_each(|letter| sum.count(letter));
+            let count = |sum: &mut Sum| letters.bytes().for_each(|letter| sum.add(part(letter)));
             if letters_first {
                 count(&mut sum);
             }
@@ -83,9 +101,21 @@ mod tests {
     }
 
     #[test]
+    fn the_same_event_in_several_places_counts_once() {
+        for (letters, accepted) in [("aaa", 1), ("ada", 1), ("dda", 1), ("ddd", 0)] {
+            let mut sum = Sum::default();
+            sum.count_once();
+            letters.bytes().for_each(|letter| sum.add(part(letter)));
+            let counted = Acceptance { accepted, dropped: 0, duplicates: 1 - accepted };
+            assert_eq!(sum.outcome().unwrap(), counted, "{letters}");
+        }
+    }
+
+    #[test]
     fn nothing_happened_only_if_no_part_did() {
-        let down: fn() -> Error = || fault::down("test");
-        let lost: fn() -> Error = || fault::down("test").with_unknown_outcome();
+        let down: fn() -> Error = || Error::new(ErrorKind::Unavailable, "test", "down");
+        let lost: fn() -> Error =
+            || Error::new(ErrorKind::Unavailable, "test", "down").with_unknown_outcome();
         for (letters, errors, unknown) in [
             ("", &[down, down][..], false),
             ("xx", &[down], false),

@@ -106,7 +106,7 @@ soak: $(DONE)/redis-server $(DONE)/postgres-server
 # ROWS asks for rows of the first part
 bench: $(DONE)/bench $(SERVER)
 	@cd tests/bench && BACKEND='$(BACKEND)' npm run --silent bench
-	@$(if $(ROWS),,$(MAKE) bench-sessions)
+	@$(if $(ROWS)$(filter cloudflare,$(BACKEND)),,$(MAKE) bench-sessions)
 
 bench-sessions: $(DONE)/bench $(SERVER)
 	@cd tests/bench && BACKEND='$(BACKEND)' npm run --silent bench:sessions

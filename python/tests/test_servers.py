@@ -18,7 +18,7 @@ from mcp.server.subscriptions import ResourceUpdated
 from .conftest import place
 from .support.client import RawClient
 from .support.programs import Program
-from .support.redis_server import free_port
+from .support.server import free_port
 
 PACKAGE = Path(__file__).parents[1]
 EXAMPLES = PACKAGE / "examples"

@@ -150,9 +150,10 @@ export class Peer {
   }
 
   /** Calls a tool; what comes before its answer can be read. */
-  async calling(name) {
+  async calling(name, given = {}, _meta = undefined) {
     const id = this.#next++
-    const response = await this.post({ id, method: 'tools/call', params: { name, arguments: {} } })
+    const params = { name, arguments: given, ...(_meta && { _meta }) }
+    const response = await this.post({ id, method: 'tools/call', params })
     return { id, next: reading(new SseReader(response.body)) }
   }
 

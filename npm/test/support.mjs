@@ -145,7 +145,8 @@ export class SseReader {
         assert.equal(this.#text, '', 'the stream ended inside a frame')
         return undefined
       }
-      this.#text += this.#decoder.decode(value, { stream: true })
+      // A line ends as its server likes; no server here ends one with a carriage return alone.
+      this.#text += this.#decoder.decode(value, { stream: true }).replaceAll('\r', '')
     }
   }
 

@@ -28,6 +28,8 @@ export interface Letter {
 
 export function letterOf(session: string, request: Request, message: Message): Letter {
   const headers = [...request.headers].filter(([name]) => HEADERS.includes(name))
+  // Not every runtime has it among a request's headers.
+  if (!request.headers.has('host')) headers.push(['host', new URL(request.url).host])
   return { session, headers, message }
 }
 

@@ -186,6 +186,8 @@ export class Objects {
 
 /** Waits for the parts of one send: that nothing happened is true only if it is of every part. */
 export async function parts<T>(sent: Promise<T>[], operation: string): Promise<T[]> {
+  const [only] = sent
+  if (only !== undefined && sent.length === 1) return [await only.catch((thrown) => fail(thrown, operation))]
   const ends = await Promise.allSettled(sent)
   const failed = ends.flatMap((end) => (end.status === 'rejected' ? [asError(end.reason, operation)] : []))
   const error = failed.find((one) => one.outcomeUnknown) ?? failed[0]
@@ -194,10 +196,15 @@ export async function parts<T>(sent: Promise<T>[], operation: string): Promise<T
   throw errorOf(JSON.stringify({ code: error.code, message: error.message, operation, outcomeUnknown: true }))
 }
 
+function fail(thrown: unknown, operation: string): never {
+  throw asError(thrown, operation)
+}
+
 /** Keeps the request at hand alive until this is done, and what follows on it has begun. */
 export function seenThrough<T>(work: Promise<T>): Promise<T> {
-  const turn = () => new Promise<void>((resolve) => setTimeout(resolve, 0))
-  const quiet = work.then(turn, turn)
+  // The platform looks whether a request is done once the turn is over, in which what follows begins.
+  const over = () => {}
+  const quiet = work.then(over, over)
   try {
     waitUntil(quiet)
   } catch {

@@ -22,7 +22,7 @@ begin
   if p_relaxed then perform set_config('synchronous_commit', 'off', true); end if;
   v_life := {life}();
   for r in select i.* from unnest(p_ids, p_replace, p_fresh, p_own_epoch, p_own, p_shared_epoch, p_shared)
-    with ordinality i(id, replace, fresh, own_epoch, own, shared_epoch, shared, nth) order by i.id, i.nth
+    with ordinality i(id, replace, fresh, own_epoch, own, shared_epoch, shared, nth) order by i.id collate "C", i.nth
   loop
     nth := r.nth;
     state := 'ok';

@@ -5,7 +5,7 @@ declare
   v_now bigint;
   v_had text[];
 begin
-  perform from {sessions} s where s.id = any(p_ids) order by s.id for update;
+  perform from {sessions} s where s.id = any(p_ids) order by s.id collate "C" for update;
   v_now := {now}();
   v_had := {drop_info}(p_ids);
   -- Expired ones were gone before.

@@ -30,7 +30,7 @@ begin
         count(*) as events
       from unnest(p_to, p_at) with ordinality t(id, at, ord)
       where v_dups = '{}' or t.ord <> all(v_dups)
-      group by t.id order by t.id
+      group by t.id order by t.id collate "C"
     ), u as (
       update {sessions} s set
         head = s.head + c.events,

@@ -24,7 +24,7 @@ begin
     return;
   end if;
   for r in select i.* from unnest(p_ids, p_owners, p_own_epoch, p_own, p_shared_epoch, p_shared)
-    with ordinality i(id, owner, own_epoch, own, shared_epoch, shared, nth) order by i.id, i.nth
+    with ordinality i(id, owner, own_epoch, own, shared_epoch, shared, nth) order by i.id collate "C", i.nth
   loop
     nth := r.nth;
     state := 'ok';

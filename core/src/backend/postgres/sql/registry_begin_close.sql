@@ -5,6 +5,7 @@ language plpgsql volatile
 begin
   update {registry} g set state = 'c', reason = i.reason, due_ms = p_now + p_grace
   from unnest(p_ids, p_reasons) i(id, reason) where g.id = i.id;
+  perform from {sessions} s where s.id = any(p_ids) order by s.id collate "C" for update;
   update {sessions} s set remembered_ms = least(s.remembered_ms, p_now) where s.id = any(p_ids);
   perform {tell_closing}(p_ids, p_reasons, p_now);
 end

@@ -5,8 +5,8 @@ language plpgsql volatile
 declare
   v_open integer[];
 begin
-  perform from {sessions} s where s.id = any(p_ids) order by s.id for update;
-  perform from {registry} g where g.id = any(p_ids) order by g.id for update;
+  perform from {sessions} s where s.id = any(p_ids) order by s.id collate "C" for update;
+  perform from {registry} g where g.id = any(p_ids) order by g.id collate "C" for update;
   select coalesce(array_agg(x.nth order by x.nth), '{}') into v_open from (
     select min(i.nth)::integer as nth from unnest(p_ids) with ordinality i(id, nth)
     join {registry} g on g.id = i.id and g.state = 'o' group by i.id) x;

@@ -4,7 +4,7 @@ language plpgsql volatile
 declare
   v_now bigint := {now}();
 begin
-  perform from {registry} g where g.id = any(p_ids) order by g.id for update;
+  perform from {registry} g where g.id = any(p_ids) order by g.id collate "C" for update;
   delete from {requests} q using unnest(p_ids, p_counts) i(id, count)
   where q.id = i.id and q.node = p_node
     and (i.count = 0 or not exists (select from {registry} g where g.id = i.id and g.state = 'o'));

@@ -7,7 +7,7 @@ declare
   v_now bigint := {now}();
 begin
   if p_relaxed then perform set_config('synchronous_commit', 'off', true); end if;
-  perform from {sessions} s where s.id = any(p_ids) order by s.id for update;
+  perform from {sessions} s where s.id = any(p_ids) order by s.id collate "C" for update;
   update {sessions} s set
     resume_epoch = r.own_epoch, resume = r.own, resume_shared_epoch = r.shared_epoch, resume_shared = r.shared,
     remembered_ms = case when s.holder is null then s.remembered_ms else greatest(s.remembered_ms, v_now + p_age) end,

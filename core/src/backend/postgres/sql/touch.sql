@@ -7,18 +7,20 @@ declare
   v_fine bigint;
   r record;
 begin
-  -- Most are there already and have time left: they are only locked.
-  select count(*) into v_fine from (
-    select from {sessions} s where s.id = any(p_ids) and s.info_ms - p_now >= p_ttl * 3 / 4 order by s.id for update
+  -- Most are there already and have time left: they are only locked, all of them in one order.
+  select count(*) filter (where x.is_fine) into v_fine from (
+    select s.info_ms - p_now >= p_ttl * 3 / 4 as is_fine from {sessions} s
+    where s.id = any(p_ids) order by s.id collate "C" for update
   ) x;
   perform {refuse_closed}(p_ids, p_now);
   if v_fine = cardinality(p_ids) then return; end if;
   select t.head into v_shared from {topics} t where t.name = 'b';
   insert into {sessions} as s (id, resume_shared, info_ms, due_ms)
-  select i.id, v_shared, p_now + p_ttl, p_now + p_ttl from unnest(p_ids) i(id) order by i.id
+  select i.id, v_shared, p_now + p_ttl, p_now + p_ttl from unnest(p_ids) i(id) order by i.id collate "C"
   on conflict do nothing;
   for r in
-    select s.* from {sessions} s where s.id = any(p_ids) and s.info_ms - p_now < p_ttl * 3 / 4 order by s.id for update
+    select s.* from {sessions} s where s.id = any(p_ids) and s.info_ms - p_now < p_ttl * 3 / 4
+    order by s.id collate "C" for update
   loop
     if r.holder is null and r.remembered_ms <= p_now and r.info_ms <= p_now then
       -- What has expired but was not swept yet is as good as gone.

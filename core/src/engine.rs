@@ -96,6 +96,8 @@ impl Engine {
     /// where the data is; `create=false` makes nothing; `durability=relaxed` lets a crash of the server
     /// lose the last events accepted, and tells who missed them (`gap`); `listen_url` is where LISTEN
     /// works if the URL names a pooler; `listen=off` does without, looking every `poll` milliseconds.
+    /// With neither, statements are parsed once a connection; `prepare=off` is for a pooler that passes
+    /// LISTEN on and still gives each transaction another connection.
     /// Notifications of subscriptions wait for no disk: a crash may lose those a node has not heard yet.
     ///
     /// Both take `operationTimeoutMs` and `outageWaitMs`, which go before the options of these names.

@@ -527,6 +527,90 @@ async fn a_lock_that_somebody_holds_costs_nobody_else_the_lease() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sessions_are_locked_in_one_order_whatever_is_done_to_them() {
+    let server = PostgresServer::start().unwrap();
+    let a = connect(&server.url()).await;
+    for name in ["S3", "s1", "s2"] {
+        a.info().set_client_info(&id(name), "{}").await.unwrap();
+    }
+    let (holder, other) = (raw(&server).await, raw(&server).await);
+    // A database sorts as its people do; not every build of a server knows how.
+    if number(&holder, "select count(*) from pg_collation where collname = 'en-x-icu'").await > 0 {
+        let sorted = "alter table tmcp_sessions alter column id type text collate \"en-x-icu\"";
+        holder.batch_execute(sorted).await.unwrap();
+    }
+    // The first in the order of bytes, and the one whose info has to be prolonged.
+    let due = "update tmcp_sessions set info_ms = info_ms - 80000000 where id = 'S3'";
+    holder.batch_execute(due).await.unwrap();
+    holder.batch_execute("begin; select from tmcp_sessions where id = 'S3' for update").await.unwrap();
+    let question = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'";
+    for call in [
+        "select tmcp_touch_v1('{s1,s2,S3}', 86400000, (extract(epoch from now()) * 1000)::bigint)",
+        "select tmcp_release_v1('{s2,s1,S3}', '{0,0,0}', '{0,0,0}', '{0,0,0}', '{0,0,0}', '{0,0,0}', 600000, false)",
+        "select tmcp_accept_v1('{s2,s1,S3}', '{1,1,1}', '{x}', null, false, 256, 9999999, 600000, 256, 9999999, 600000)",
+    ] {
+        let waits = tokio::spawn({
+            let client = raw(&server).await;
+            async move { client.batch_execute(call).await }
+        });
+        eventually("it waits", async || number(&other, question).await == 1).await;
+        let free = "select from tmcp_sessions where id in ('s1', 's2') for update nowait";
+        other.batch_execute(free).await.unwrap_or_else(|error| panic!("{call}: {error:?}"));
+        holder.batch_execute("commit").await.unwrap();
+        waits.await.unwrap().unwrap();
+        holder.batch_execute("begin; select from tmcp_sessions where id = 'S3' for update").await.unwrap();
+    }
+}
+
+/// From version 17 on the queue of notifications can be made small enough to fill it.
+const SMALL_QUEUE: &str = "max_notify_queue_pages = 64";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_holds_back_the_queue_of_notifications() {
+    let mut server = PostgresServer::start().unwrap();
+    let version: i64 = server.sql("select current_setting('server_version_num')").unwrap().parse().unwrap();
+    let fills = version >= 170_000;
+    if fills {
+        server.sql(&format!("alter system set {SMALL_QUEUE}")).unwrap();
+        server.kill();
+        server.restart().unwrap();
+    }
+    let holder = raw(&server).await;
+    // What it is notified of waits for the end of its transaction, and all that comes after.
+    holder.batch_execute("listen anything").await.unwrap();
+    holder.batch_execute("begin; select 1").await.unwrap();
+    let (a, b) = (connect(&server.url()).await, connect(&server.url()).await);
+    let s1 = id("s1");
+    let stream = open(&a, &s1).await;
+    let mut sent = Vec::new();
+    let refused = loop {
+        let payload = format!("{} {}", sent.len(), "x".repeat(7_000));
+        match b.streams().send(Target::session(&s1), payload.as_str(), SendOptions::default()).await {
+            Ok(_) => sent.push(payload),
+            Err(error) => break Some(error),
+        }
+        if sent.len() == if fills { 1_000 } else { 100 } {
+            break None;
+        }
+    };
+    assert!(read(&stream, sent.len()).await == sent, "what was accepted arrives");
+    assert_eq!(refused.is_some(), fills, "{} were accepted", sent.len());
+    if let Some(refused) = refused {
+        assert_eq!(
+            (refused.code(), refused.retryable(), refused.outcome_unknown()),
+            ("unavailable", true, false)
+        );
+        assert!(refused.message().contains("notification"), "{refused}");
+        // What has to tell nobody goes on.
+        assert!(b.streams().known(&s1).await.unwrap());
+    }
+    holder.batch_execute("commit").await.unwrap();
+    insist(&b, Target::session(&s1), "after").await;
+    assert_eq!(read(&stream, 1).await, ["after"]);
+    assert_eq!(stream.end(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sessions_that_close_at_once_close_together() {
     const SESSIONS: usize = 300;
     let server = PostgresServer::start().unwrap();

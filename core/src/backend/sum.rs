@@ -27,6 +27,7 @@ impl Sum {
     }
 
     /// Counts as one, and is new where any of its parts was.
+    #[cfg(any(feature = "cloudflare", test))]
     pub(super) fn count_once(&mut self) {
         self.once = true;
     }

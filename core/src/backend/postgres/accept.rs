@@ -7,6 +7,7 @@ use tokio_postgres::types::{ToSql, Type};
 use super::{Inner, Parameter, count, fault, millis, wire};
 use crate::backend::{Acceptance, Address, Submission, Topic};
 use crate::error::{Error, Result};
+use crate::session::SessionId;
 
 const OPERATION: &str = "streams.send";
 
@@ -92,6 +93,11 @@ impl Inner {
         if batch.to.is_empty() {
             return Ok(submissions.iter().map(|_| Ok(Acceptance::default())).collect());
         }
+        if let [one] = submissions
+            && let (Address::Session(session), None) = (&one.to, &one.idempotency_key)
+        {
+            return self.submit_one(session, one.payload.as_str()).await.map(|outcome| vec![Ok(outcome)]);
+        }
         let (relaxed, limits) = (self.relaxed(), self.limits());
         let mut parameters: Vec<Parameter<'_>> = vec![
             (&batch.to, Type::TEXT_ARRAY),
@@ -107,5 +113,27 @@ impl Inner {
         let letters: Option<&str> = rows.first().and_then(|row| row.try_get(0).ok());
         let outcomes = letters.and_then(|letters| batch.settle(letters));
         outcomes.ok_or_else(|| Error::with_unknown_outcome(fault::unreadable(OPERATION)))
+    }
+
+    /// An event of its own: an idle engine sends one after the other.
+    async fn submit_one(&self, session: &SessionId, payload: &str) -> Result<Acceptance> {
+        let (id, payload, relaxed) = (session.as_str(), wire::stored(payload), self.relaxed());
+        let [events, bytes, age, ..] = self.limits();
+        let parameters: [Parameter<'_>; 6] = [
+            (&id, Type::TEXT),
+            (&payload, Type::TEXT),
+            (&relaxed, Type::BOOL),
+            (&events, Type::INT8),
+            (&bytes, Type::INT8),
+            (&age, Type::INT8),
+        ];
+        let rows = self.once(&self.writes, OPERATION, &self.statements.post_one, &parameters).await?;
+        let rows = rows.map_err(|error| fault::failed(OPERATION, &error))?;
+        let letter = rows.first().and_then(|row| row.try_get::<_, &str>(0).ok()?.bytes().next());
+        match letter {
+            Some(b'a') => Ok(Acceptance { accepted: 1, ..Acceptance::default() }),
+            Some(b'x') => Ok(Acceptance { dropped: 1, ..Acceptance::default() }),
+            _ => Err(Error::with_unknown_outcome(fault::unreadable(OPERATION))),
+        }
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct PostgresAddress {
     pub(super) create: bool,
     /// Whether what is accepted may be lost in a crash of the server.
     pub(super) relaxed: bool,
+    /// Statements are parsed once a connection, where it is the server's own.
+    pub(super) prepares: bool,
     /// Instead of what the options say.
     pub(crate) limits: Limits,
     text: String,
@@ -74,6 +76,7 @@ struct Own {
     poll: Option<Duration>,
     create: Option<bool>,
     relaxed: Option<bool>,
+    prepares: Option<bool>,
     limits: Limits,
 }
 
@@ -83,6 +86,7 @@ pub(crate) fn parse(url: &str) -> Result<PostgresAddress, String> {
     let mut own = Own::default();
     let server = server(url, &mut |name, value| own_parameter(&mut own, &mut tables, name, value))?;
     let tables = tables.checked()?;
+    let direct = own.listen_url.is_none() && own.listen != Some(false);
     let listen = match (own.listen, own.listen_url) {
         (Some(false), None) => Listen::Poll(own.poll.unwrap_or(POLL)),
         (Some(false), Some(_)) => return Err("listen=off and listen_url exclude each other".into()),
@@ -99,6 +103,7 @@ pub(crate) fn parse(url: &str) -> Result<PostgresAddress, String> {
         tables,
         create: own.create.unwrap_or(true),
         relaxed: own.relaxed.unwrap_or(false),
+        prepares: own.prepares.unwrap_or(true) && direct,
         limits: own.limits,
         text: url.to_owned(),
     })
@@ -115,6 +120,7 @@ fn own_parameter(own: &mut Own, tables: &mut Tables, name: &str, value: &str) ->
         "listen_url" => own.listen_url = Some(value.to_owned()),
         "listen" => own.listen = choice("off", "on")?,
         "create" => own.create = choice("false", "true")?,
+        "prepare" => own.prepares = choice("off", "on")?,
         "durability" => own.relaxed = choice("strict", "relaxed")?,
         "poll" => {
             let pace = value.parse().ok().filter(|ms| (1..=60_000).contains(ms));
@@ -247,6 +253,16 @@ mod tests {
         let Listen::On(other) = other.listen else { panic!("it listens") };
         assert_eq!(other.config.get_hosts(), [Host::Tcp("b".into())]);
         assert!(matches!(parse("postgresql://a?listen=off&poll=5").unwrap().listen, Listen::Poll(_)));
+        for (query, prepares) in [
+            ("", true),
+            ("?prepare=off", false),
+            ("?listen=off", false),
+            ("?listen_url=postgresql%3A%2F%2Fb", false),
+            ("?listen=off&prepare=on", false),
+        ] {
+            let address = parse(&format!("postgresql://a/db{query}")).unwrap();
+            assert_eq!(address.prepares, prepares, "{query}");
+        }
         let two = parse("postgresql://a,b/db").unwrap();
         assert_eq!(two.server.config.get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
         assert!(parse("postgresql://h/db?connect_timeout=3&keepalives_count=2&application_name=x").is_ok());
@@ -265,6 +281,7 @@ mod tests {
             ("postgresql://u:secret@h?listen_url=secret", "listen_url"),
             ("postgresql://u:secret@h?poll=5", "poll"),
             ("postgresql://u:secret@h?create=maybe", "create"),
+            ("postgresql://u:secret@h?prepare=maybe", "prepare"),
             ("postgresql://u:secret@h?outageWaitMs=soon", "outageWaitMs"),
             ("postgresql://u:secret@h?durability=none", "durability"),
             ("postgresql://u:secret@h?schema=%f", "percent"),

@@ -29,12 +29,19 @@ pub(super) fn ends_connection(error: &tokio_postgres::Error) -> bool {
             code.starts_with("08")
                 || code.starts_with("57P")
                 || *error.code() == SqlState::READ_ONLY_SQL_TRANSACTION
+                // Somebody between has given the connection to others.
+                || *error.code() == SqlState::INVALID_SQL_STATEMENT_NAME
         }
     }
 }
 
 fn has_io(error: &tokio_postgres::Error) -> bool {
     std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
+}
+
+/// Whether the server has no room for another notification.
+pub(super) fn is_full_queue(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::PROGRAM_LIMIT_EXCEEDED)
 }
 
 /// Whether the same can be asked again at once: nothing happened.
@@ -79,6 +86,10 @@ fn meaning(db: &DbError) -> (ErrorKind, &'static str) {
         "22021" | "22P05" => {
             (ErrorKind::InvalidInput, "this database can't store that text; its encoding has to be UTF8")
         }
+        "54000" => (
+            ErrorKind::Unavailable,
+            "the server has no room for another notification; is a client that listens in a transaction for long?",
+        ),
         "53100" => (ErrorKind::Unavailable, "the disk of the Postgres server is full"),
         _ if code.starts_with("28") => (ErrorKind::Unauthorized, "Postgres refused the user or the password"),
         _ if ["08", "25", "40", "53", "54", "55", "57", "58"].iter().any(|class| code.starts_with(class)) => {

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use tokio::sync::{Notify, oneshot};
-use tokio_postgres::{AsyncMessage, Client, Connection, Notification};
+use tokio_postgres::{AsyncMessage, Client, Connection, Notification, Row};
 
 use super::address::Server;
-use super::fault;
+use super::prepared::{Keeps, Prepared};
+use super::{Parameter, fault};
 use crate::backend::pauses::Pauses;
 use crate::error::{Error, Result};
 use crate::runtime::Runtime;
@@ -41,6 +42,8 @@ pub(super) struct Keeping {
     /// Called once each connection but the first can be used, before anything it is notified of: what
     /// was missed has to be read before what comes.
     pub(super) on_return: Option<Arc<dyn Fn() + Send + Sync>>,
+    /// Statements are parsed once a connection.
+    pub(super) keeps: Keeps,
 }
 
 /// A connection in use; it says when it is dead.
@@ -48,6 +51,9 @@ pub(super) struct Keeping {
 pub(super) struct Live {
     pub(super) client: Arc<Client>,
     end: Arc<End>,
+    prepared: Arc<Prepared>,
+    keeps: Keeps,
+    runtime: Runtime,
 }
 
 #[derive(Default)]
@@ -64,6 +70,15 @@ impl End {
 }
 
 impl Live {
+    /// Sends a statement at the first poll, and waits for its answer.
+    pub(super) async fn query(
+        &self,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        self.prepared.query(&self.client, &self.keeps, &self.runtime, statement, parameters).await
+    }
+
     /// A server that is on its way down, or turned into a standby, will not take a write again:
     /// another connection may find the new primary.
     pub(super) fn heed(&self, error: &tokio_postgres::Error) {
@@ -241,7 +256,13 @@ async fn connect(keeping: &Keeping, limit: Duration, first: bool) -> Result<Live
         }
         told.set();
     }));
-    Ok(Live { client: Arc::new(client), end })
+    Ok(Live {
+        client: Arc::new(client),
+        end,
+        prepared: Arc::default(),
+        keeps: keeping.keeps.clone(),
+        runtime: keeping.runtime.clone(),
+    })
 }
 
 /// Says the greeting on a connection that nobody drives yet; returns what was notified meanwhile.

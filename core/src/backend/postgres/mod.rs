@@ -29,6 +29,7 @@ mod gather;
 mod inbox;
 mod info;
 mod link;
+mod prepared;
 mod registry;
 mod schema;
 mod statements;
@@ -62,6 +63,7 @@ use address::Listen;
 use gather::Gather;
 use inbox::Inbox;
 use link::{Keeping, Link, Live};
+use prepared::Keeps;
 use schema::Schema;
 use statements::Statements;
 
@@ -133,6 +135,7 @@ impl PostgresBackend {
             on_notice: None,
             greeting: String::new(),
             on_return: None,
+            keeps: Keeps::default(),
         };
         let back = inbox.clone();
         let for_writes =
@@ -259,9 +262,13 @@ impl Inner {
         parameters: &[Parameter<'_>],
     ) -> Result<Result<Vec<Row>, tokio_postgres::Error>> {
         let live: Live = link.live().ok_or_else(|| fault::down(operation))?;
-        let answer = live.client.query_typed(statement, parameters).await;
+        let answer = live.query(statement, parameters).await;
         if let Err(error) = &answer {
             live.heed(error);
+            if fault::is_full_queue(error) {
+                // The server only looks for room when something was notified, or when it is asked this.
+                let _ = live.client.query_typed("select pg_notification_queue_usage()", &[]).await;
+            }
         }
         Ok(answer)
     }
@@ -319,6 +326,9 @@ impl Inner {
         };
         let link = Link::open(keeping).await?;
         self.check_reach(&me).await?;
+        if self.address.prepares {
+            self.keeping.keeps.set();
+        }
         *listener = Some(link);
         Ok(())
     }

@@ -99,7 +99,7 @@ enum Kind {
 functions! {
     now Inner, life Inner, keep_notes Inner, notify Inner, tell Inner, tell_all Inner, tell_changed Inner, tell_closing Inner, trim Inner, trim_keys Inner,
     drop_info Inner, restart Inner, fresh Inner, after Inner, unhold Inner, touch Inner, post Inner,
-    post_one Inner, post_topic Inner,
+    post_one Called, post_topic Inner,
     accept Called, claim Called, reclaim Called, release Called, end Called, forget Called, read Called, read_topic Called,
     holder Called, held Called, known Called, join Called, renew Called, bury Called, sweep Called, put_info Called,
     info Called, forget_info Called, subscribe Called, unsubscribe Called, subscribers Called, uris Called,

@@ -7,6 +7,7 @@ use super::schema::Schema;
 /// The text of each statement; a node's id is sent as text.
 pub(super) struct Statements {
     pub(super) accept: Arc<str>,
+    pub(super) post_one: Arc<str>,
     pub(super) claim: Arc<str>,
     pub(super) reclaim: Arc<str>,
     pub(super) release: Arc<str>,
@@ -75,6 +76,7 @@ impl Statements {
         };
         Statements {
             accept: call("accept", 11),
+            post_one: call("post_one", 6),
             claim: of_node("claim", 15),
             reclaim: of_node("reclaim", 13),
             release: call("release", 8),

@@ -18,9 +18,6 @@ begin
   -- A notification is for whoever listens now, so it waits for no disk.
   if p_relaxed or p_to <@ array[' n'] then perform set_config('synchronous_commit', 'off', true); end if;
   v_life := {life}();
-  if v_count = 1 and not v_topic and p_keys is null and p_events > 0 then
-    return {post_one}(p_to[1], p_payloads[1], v_life, p_events, p_bytes, p_age);
-  end if;
   if v_topic and p_keys is null and p_to <@ p_to[1:1] then
     perform {post_topic}(ltrim(p_to[1]), p_at, p_payloads, null, v_life, p_shared_events, p_shared_bytes, p_shared_age);
     return 'a';
@@ -30,10 +27,10 @@ begin
     if v_letters is null then return 'a'; end if;
     return array_to_string(v_letters, '');
   end if;
-  -- Everybody locks in one order: sessions by id, then topics by name. What waits for nobody else
+  -- Everybody locks in one order, which is that of bytes: sessions by id, then topics by name. What waits for nobody else
   -- can't wait for ever.
   if v_topic or p_keys is not null then
-    perform from {sessions} s where s.id = any(p_to) order by s.id for update;
+    perform from {sessions} s where s.id = any(p_to) order by s.id collate "C" for update;
   end if;
   if v_topic then
     perform from {topics} t where t.name = any(select ltrim(x) from unnest(p_to) x where left(x, 1) = ' ') order by t.name for update;

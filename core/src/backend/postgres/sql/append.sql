@@ -4,20 +4,23 @@
 --body
 -- Appends to a log, which is made if there is none. Its row is locked to the end.
 declare
-  v_life bigint := {life}();
+  v_life bigint;
   v_now bigint;
   v_made boolean;
-  v_posted boolean := false;
+  v_posted text := 'x';
   s {sessions}%rowtype;
 begin
   -- One that was noted lately is there for long enough: an idle server answers sooner.
   if not p_note and p_events > 0 then
-    v_posted := {post_one}(p_log, p_payload, v_life, p_events, p_bytes, p_age) = 'a';
+    v_posted := {post_one}(p_log, p_payload, false, p_events, p_bytes, p_age);
   end if;
-  if v_posted then
-    return query select x.epoch # v_life, x.head from {sessions} x where x.id = p_log;
+  if v_posted <> 'x' then
+    epoch := split_part(substr(v_posted, 2), ' ', 1);
+    n := split_part(v_posted, ' ', 2);
+    return next;
     return;
   end if;
+  v_life := {life}();
   loop
     v_now := {now}();
     insert into {sessions} (id, resume_shared, remembered_ms, due_ms)

@@ -22,7 +22,7 @@ pub struct Gauge {
 }
 
 /// The tables that are empty but for what no session owns.
-const LASTING: &str = "'tmcp_meta', 'tmcp_canary', 'tmcp_topics'";
+const LASTING: &str = "'tmcp_meta', 'tmcp_canary', 'tmcp_topics', 'tmcp_notes'";
 
 /// Resident memory of a process in bytes; 0 when it is gone.
 pub fn memory(pid: u32) -> u64 {

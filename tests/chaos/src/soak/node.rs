@@ -139,7 +139,8 @@ impl Node {
     fn fails(&self, error: &Error) {
         // The first say why; the rest are counted.
         if self.counts.failed.fetch_add(1, Ordering::Relaxed) < 20 {
-            eprintln!("node {}: {error}", self.task.share);
+            let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+            eprintln!("node {}: {error} {cause}", self.task.share);
         }
     }
 

@@ -15,7 +15,7 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.subscriptions import ResourceUpdated, ToolsListChanged
 from mcp.server.subscriptions import SubscriptionBus as Protocol
 from mcp.shared.exceptions import MCPError
-from mcp_types import JSONRPCNotification, JSONRPCResponse
+from mcp_types import JSONRPCNotification, JSONRPCResponse, jsonrpc_message_adapter
 
 import mcp_sessions
 from mcp_sessions.mcp import EventStore, KeyValue, SubscriptionBus
@@ -114,6 +114,37 @@ def test_the_event_store_keeps_sessions_apart(registry_url, run):
             await mine.store_event("9", JSONRPCResponse(jsonrpc="2.0", id=9, result={}))
             assert await mine.replay_events_after(request, take) is None
             assert len(got) == 1
+
+    run(main())
+
+
+MESSAGES = (
+    '{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"plain"}}',
+    '{"method":"notifications/message","jsonrpc":"2.0","params":{"data":"caf\\u00e9"}}',
+    '{"jsonrpc":"2.0","method":"notifications/message","params":{"data":{"id":1,"result":2}}}',
+    '{"jsonrpc":"2.0","method":"ping","params":{},"id":7}',
+    '{"jsonrpc":"2.0","\\u0069d":"spelled out","method":"ping"}',
+    '{"id":"seven","jsonrpc":"2.0","result":{"method":"ping"}}',
+    '{"jsonrpc":"2.0","id":7,"error":{"code":-32601,"message":"no such method"}}',
+    '{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"no JSON"}}',
+)
+
+
+@pytest.mark.parametrize("text", MESSAGES)
+def test_a_message_of_any_language_is_replayed_as_what_it_is(text, run):
+    async def main():
+        async with await mcp_sessions.connect("memory://") as engine:
+            store = EventStore(engine).for_session("s1")
+            start = await store.store_event("stream", None)
+            await engine.events("s1").append("stream", text)
+            got = []
+
+            async def take(event):
+                got.append(event.message)
+
+            await store.replay_events_after(start, take)
+        assert got == [jsonrpc_message_adapter.validate_json(text)]
+        assert type(got[0]) is type(jsonrpc_message_adapter.validate_json(text))
 
     run(main())
 

@@ -22,9 +22,12 @@ from mcp_types import (
     ErrorData,
     JSONRPCError,
     JSONRPCMessage,
+    JSONRPCNotification,
+    JSONRPCRequest,
     JSONRPCResponse,
     jsonrpc_message_adapter,
 )
+from pydantic_core import from_json
 
 from mcp_sessions._errors import (
     ConfigError,
@@ -192,4 +195,22 @@ _GAP = "a client resumed too late: some of its events are gone"
 
 
 def _message(event: LoggedEvent) -> EventMessage:
-    return EventMessage(jsonrpc_message_adapter.validate_json(event.payload), event.id)
+    return EventMessage(_read(event.payload), event.id)
+
+
+def _read(payload: str) -> JSONRPCMessage:
+    """Read a message as what it is: a replay is many, and the SDK's union tries one kind after the other."""
+    try:
+        return _kind(payload).model_validate_json(payload)
+    except (TypeError, ValueError):
+        return jsonrpc_message_adapter.validate_json(payload)
+
+
+def _kind(payload: str) -> type[JSONRPCMessage]:
+    # Most are notifications, and are told without reading them.
+    if '"id"' not in payload and "\\u" not in payload:
+        return JSONRPCNotification
+    fields = from_json(payload)
+    if "method" in fields:
+        return JSONRPCRequest if "id" in fields else JSONRPCNotification
+    return JSONRPCResponse if "result" in fields else JSONRPCError

@@ -57,7 +57,9 @@ export async function startPostgres({ port, durable = false, args = [] } = {}) {
   const who = process.getuid?.() === 0 ? { uid: 65_534, gid: 65_534 } : {}
   if (who.uid !== undefined) chownSync(folder, who.uid, who.gid)
   const env = { ...process.env, LC_ALL: 'C', TZ: 'UTC' }
-  await run(join(bin, 'initdb'), ['-D', data, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--no-sync'], {
+  // What initdb leaves to be written later would be written beside the first commits.
+  const lazily = durable ? [] : ['--no-sync']
+  await run(join(bin, 'initdb'), ['-D', data, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', ...lazily], {
     ...who,
     env,
     cwd: folder,

@@ -2,8 +2,11 @@
 import type { Server } from './apart/servers.ts';
 import type { Managers, Row } from './row.ts';
 
-/** Who does the work; `live` is ours with history off, `floor` is nobody: see floor.ts. */
-export type Side = 'ours' | 'live' | 'peer' | 'floor';
+/**
+ * Who does the work; `live` is ours with history off, `relaxed` ours with history and commits that wait for no disk,
+ * `floor` is nobody: see floor.ts.
+ */
+export type Side = 'ours' | 'live' | 'relaxed' | 'peer' | 'floor';
 
 export interface Backend {
 	readonly name: string;
@@ -15,6 +18,8 @@ export interface Backend {
 	managers(side: Side, url?: string): Promise<Managers>;
 	/** The server behind it; without one, all of it happens in one process. */
 	readonly server?: Server;
+	/** Whether how durable a commit is can be chosen. */
+	readonly relaxes?: boolean;
 	/** Its own rows, where it is not those of one process, or of two. */
 	readonly rows?: readonly Row[];
 	/** Does a row somewhere else. */

@@ -51,6 +51,7 @@ export async function measure(backend: Backend, rows: readonly AnyRow[], bounds:
 function sides(row: AnyRow, on: Backend): Side[] {
 	const all: Side[] = ['ours', 'peer'];
 	if (row.history) all.push('live');
+	if (on.relaxes && 'relaxed' in row && row.relaxed) all.push('relaxed');
 	if ('floor' in row && row.floor && !on.run) all.push('floor');
 	return all;
 }

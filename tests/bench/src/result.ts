@@ -22,10 +22,13 @@ export interface Result {
 	readonly aim: number | undefined;
 }
 
+/** How a row's name goes on where it is not ours as it is by default. */
+const VARIANTS: Partial<Record<Side, string>> = { live: ', history off', relaxed: ', durability=relaxed' };
+
 /** Ours beside the peer's, with our default options and, where it matters, with history off; then beside what could be. */
 export function results(measured: readonly Measured[]): Result[] {
 	const found = (row: AnyRow, side: Side) => measured.find((it) => it.row === row && it.side === side && (it.rounds.length > 0 || it.error));
-	const pairs = [['ours', 'peer'], ['live', 'peer'], ['ours', 'floor']] as const;
+	const pairs = [['ours', 'peer'], ['live', 'peer'], ['relaxed', 'peer'], ['ours', 'floor']] as const;
 	return [...new Set(measured.map((it) => it.row))].flatMap((row) =>
 		pairs.flatMap(([side, other]) => {
 			const [ours, theirs] = [found(row, side), found(row, other)];
@@ -38,7 +41,7 @@ function result(figure: Figure, n: number, ours: Measured, peer: Measured): Resu
 	const { name, unit, better } = figure;
 	const isPeer = peer.side === 'peer';
 	return {
-		name: ours.side === 'live' ? `${name}, history off` : name,
+		name: `${name}${VARIANTS[ours.side] ?? ''}`,
 		backend: ours.backend.name,
 		unit,
 		better,

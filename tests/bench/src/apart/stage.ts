@@ -23,6 +23,8 @@ export interface SharedRow {
 	readonly id: string;
 	readonly figures: readonly Figure[];
 	readonly history: boolean;
+	/** What a commit waits for makes a difference: ours is measured with less, too, where that can be chosen. */
+	readonly relaxed?: boolean;
 	/** Backends it makes sense on, where it is not all of them. */
 	readonly on?: readonly string[];
 	run(stage: Stage): Promise<readonly Value[]>;

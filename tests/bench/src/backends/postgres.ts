@@ -7,6 +7,7 @@ export const postgres: Backend = {
 	peerName: `@tmcp/session-manager-postgres ${version('@tmcp/session-manager-postgres')}`,
 	peerNote: 'The harness has quoted its payloads and made its tables: by itself it sends nothing, and two processes of it do not start on an empty database',
 	server: postgresServer,
+	relaxes: true,
 	quoted: (payload) => `'${payload.replaceAll("'", "''")}'`,
 	async managers(side, url = '') {
 		if (side === 'peer') {
@@ -19,7 +20,8 @@ export const postgres: Backend = {
 			};
 		}
 		const ours = await import('mcp-sessions/tmcp');
-		const options = { connectionString: url, ...APART, ...(side === 'live' ? LIVE : {}) };
+		const connectionString = side === 'relaxed' ? `${url}?durability=relaxed` : url;
+		const options = { connectionString, ...APART, ...(side === 'live' ? LIVE : {}) };
 		return {
 			streams: new ours.PostgresStreamSessionManager(options),
 			info: new ours.PostgresInfoSessionManager(options),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._loop import here, result, taken
 
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from ._streams import EndReason
 
 
-@dataclass(frozen=True)
-class LoggedEvent:
+class LoggedEvent(NamedTuple):
     """An event of a stream."""
 
     id: str
@@ -203,4 +202,4 @@ class EventTail:
 
 def _replay(parts: list[Any]) -> Replay:
     stream, events, gap, ended = parts
-    return Replay(stream, [LoggedEvent(*event) for event in events], gap, ended)
+    return Replay(stream, list(map(LoggedEvent._make, events)), gap, ended)

@@ -207,9 +207,6 @@ def _read(payload: str) -> JSONRPCMessage:
 
 
 def _kind(payload: str) -> type[JSONRPCMessage]:
-    # Most are notifications, and are told without reading them.
-    if '"id"' not in payload and "\\u" not in payload:
-        return JSONRPCNotification
     fields = from_json(payload)
     if "method" in fields:
         return JSONRPCRequest if "id" in fields else JSONRPCNotification

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ._loop import here, result, taken
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from ._streams import EndReason
 
 
-class LoggedEvent(NamedTuple):
+@dataclass(frozen=True)
+class LoggedEvent:
     """An event of a stream."""
 
     id: str
@@ -202,4 +203,4 @@ class EventTail:
 
 def _replay(parts: list[Any]) -> Replay:
     stream, events, gap, ended = parts
-    return Replay(stream, list(map(LoggedEvent._make, events)), gap, ended)
+    return Replay(stream, [LoggedEvent(*event) for event in events], gap, ended)

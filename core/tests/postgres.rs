@@ -420,6 +420,29 @@ async fn notifications_go_on_once_and_in_order_after_a_crash() {
     }
 }
 
+/// Where a node is in the notifications is told in their epoch: if that were lost, it would be told them again.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_epoch_that_notifications_get_after_a_crash_outlives_the_next() {
+    let mut server = PostgresServer::with(&["fsync=off", "wal_writer_delay=10000"]).unwrap();
+    let engine = connect(&server.url()).await;
+    engine.subscriptions().send(&tools_changed(0)).await.unwrap();
+    engine.shutdown(PATIENCE).await.unwrap();
+    let epoch = "select epoch from tmcp_topics where name = 'n'";
+    let first = number(&raw(&server).await, epoch).await;
+    server.kill();
+    server.restart().unwrap();
+    // No engine is there whose other commits would take this one along.
+    let notify =
+        "select tmcp_accept_v1('{\" n\"}', '{1}', '{x}', null, false, 9, 9999, 99999, 9, 9999, 99999)";
+    let client = raw(&server).await;
+    client.batch_execute(notify).await.unwrap();
+    let second = number(&client, epoch).await;
+    server.kill();
+    server.restart().unwrap();
+    assert_ne!(first, second);
+    assert_eq!(number(&raw(&server).await, epoch).await, second);
+}
+
 fn tools_changed(n: u64) -> String {
     format!(r#"{{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{{"n":{n}}}}}"#)
 }

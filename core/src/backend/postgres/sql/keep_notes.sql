@@ -12,4 +12,6 @@ begin
   if not found then return; end if;
   update {events} e set epoch = v_epoch where e.epoch = t.epoch;
   update {topics} x set epoch = v_epoch where x.name = 'n';
+  -- Positions of this epoch are told from here on: it must not be lost with the next crash.
+  perform set_config('synchronous_commit', 'on', true);
 end

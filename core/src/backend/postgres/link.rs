@@ -12,7 +12,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_postgres::{AsyncMessage, Client, Connection, Notification, Row};
 
 use super::address::Server;
-use super::prepared::{Keeps, Prepared};
+use super::prepared::{Direct, Prepared};
 use super::{Parameter, fault};
 use crate::backend::pauses::Pauses;
 use crate::error::{Error, Result};
@@ -42,8 +42,8 @@ pub(super) struct Keeping {
     /// Called once each connection but the first can be used, before anything it is notified of: what
     /// was missed has to be read before what comes.
     pub(super) on_return: Option<Arc<dyn Fn() + Send + Sync>>,
-    /// Statements are parsed once a connection.
-    pub(super) keeps: Keeps,
+    /// Where connections are the server's own, each has a statement parsed once.
+    pub(super) direct: Direct,
 }
 
 /// A connection in use; it says when it is dead.
@@ -52,8 +52,6 @@ pub(super) struct Live {
     pub(super) client: Arc<Client>,
     end: Arc<End>,
     prepared: Arc<Prepared>,
-    keeps: Keeps,
-    runtime: Runtime,
 }
 
 #[derive(Default)]
@@ -76,7 +74,7 @@ impl Live {
         statement: &str,
         parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, tokio_postgres::Error> {
-        self.prepared.query(&self.client, &self.keeps, &self.runtime, statement, parameters).await
+        self.prepared.query(statement, parameters).await
     }
 
     /// A server that is on its way down, or turned into a standby, will not take a write again:
@@ -256,13 +254,9 @@ async fn connect(keeping: &Keeping, limit: Duration, first: bool) -> Result<Live
         }
         told.set();
     }));
-    Ok(Live {
-        client: Arc::new(client),
-        end,
-        prepared: Arc::default(),
-        keeps: keeping.keeps.clone(),
-        runtime: keeping.runtime.clone(),
-    })
+    let client = Arc::new(client);
+    let prepared = Prepared::new(client.clone(), keeping.direct.clone(), keeping.runtime.clone());
+    Ok(Live { client, end, prepared })
 }
 
 /// Says the greeting on a connection that nobody drives yet; returns what was notified meanwhile.

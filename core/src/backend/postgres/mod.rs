@@ -63,7 +63,7 @@ use address::Listen;
 use gather::Gather;
 use inbox::Inbox;
 use link::{Keeping, Link, Live};
-use prepared::Keeps;
+use prepared::Direct;
 use schema::Schema;
 use statements::Statements;
 
@@ -135,7 +135,7 @@ impl PostgresBackend {
             on_notice: None,
             greeting: String::new(),
             on_return: None,
-            keeps: Keeps::default(),
+            direct: Direct::default(),
         };
         let back = inbox.clone();
         let for_writes =
@@ -327,7 +327,7 @@ impl Inner {
         let link = Link::open(keeping).await?;
         self.check_reach(&me).await?;
         if self.address.prepares {
-            self.keeping.keeps.set();
+            self.keeping.direct.found();
         }
         *listener = Some(link);
         Ok(())

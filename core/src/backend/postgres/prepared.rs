@@ -1,6 +1,7 @@
 //! Statements that a connection has parsed already: what is asked often is parsed once.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,17 +15,17 @@ use crate::sync::Mutex;
 /// How long the server has for it.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Whether a server keeps what a connection has it parse: not behind a pooler that gives each
-/// transaction another connection. One that LISTENs by the same URL is known to be no such pooler.
+/// Whether connections are the server's own: a pooler may give each transaction another one, which does
+/// not know what this one had parsed. Where LISTEN works by the same URL there is no such pooler.
 #[derive(Clone, Default)]
-pub(super) struct Keeps(Arc<AtomicBool>);
+pub(super) struct Direct(Arc<AtomicBool>);
 
-impl Keeps {
-    pub(super) fn set(&self) {
+impl Direct {
+    pub(super) fn found(&self) {
         self.0.store(true, Ordering::Release);
     }
 
-    fn get(&self) -> bool {
+    fn is_known(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 }
@@ -35,59 +36,54 @@ enum Known {
     Parsed(Statement),
 }
 
-/// What one connection knows.
-#[derive(Default)]
-pub(super) struct Prepared(Mutex<HashMap<String, Known>>);
+/// Asks one connection, which knows what it was asked before.
+pub(super) struct Prepared {
+    client: Arc<Client>,
+    direct: Direct,
+    runtime: Runtime,
+    known: Mutex<HashMap<String, Known>>,
+}
 
 impl Prepared {
+    pub(super) fn new(client: Arc<Client>, direct: Direct, runtime: Runtime) -> Arc<Self> {
+        Arc::new(Prepared { client, direct, runtime, known: Mutex::default() })
+    }
+
     /// Sends a statement at the first poll, parsed before if it can be, and waits for its answer.
     pub(super) async fn query(
         self: &Arc<Self>,
-        client: &Arc<Client>,
-        keeps: &Keeps,
-        runtime: &Runtime,
         statement: &str,
         parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, tokio_postgres::Error> {
-        match self.parsed(statement) {
-            Some(parsed) => {
-                let values: Vec<_> = parameters.iter().map(|(value, _)| *value).collect();
-                client.query(&parsed, &values).await
-            }
-            None => {
-                if keeps.get() {
-                    self.prepare(client, runtime, statement, parameters);
-                }
-                client.query_typed(statement, parameters).await
-            }
+        if let Some(parsed) = self.parsed(statement) {
+            let values: Vec<_> = parameters.iter().map(|(value, _)| *value).collect();
+            return self.client.query(&parsed, &values).await;
         }
+        if self.direct.is_known() {
+            self.prepare(statement, parameters);
+        }
+        self.client.query_typed(statement, parameters).await
     }
 
     fn parsed(&self, statement: &str) -> Option<Statement> {
-        match self.0.lock().get(statement)? {
+        match self.known.lock().get(statement)? {
             Known::Seen => None,
             Known::Parsed(parsed) => Some(parsed.clone()),
         }
     }
 
     /// Beside the statement itself, which waits for nothing.
-    fn prepare(
-        self: &Arc<Self>,
-        client: &Arc<Client>,
-        runtime: &Runtime,
-        statement: &str,
-        parameters: &[Parameter<'_>],
-    ) {
-        if self.0.lock().insert(statement.to_owned(), Known::Seen).is_some() {
-            return;
-        }
-        let (own, client, text) = (self.clone(), client.clone(), statement.to_owned());
+    fn prepare(self: &Arc<Self>, statement: &str, parameters: &[Parameter<'_>]) {
+        match self.known.lock().entry(statement.to_owned()) {
+            Entry::Occupied(_) => return,
+            Entry::Vacant(place) => place.insert(Known::Seen),
+        };
+        let (own, text) = (self.clone(), statement.to_owned());
         let types: Vec<_> = parameters.iter().map(|(_, kind)| kind.clone()).collect();
-        let clock = runtime.clone();
-        runtime.spawn(Box::pin(async move {
-            let parsed = clock.within(LIMIT, client.prepare_typed(&text, &types)).await;
+        self.runtime.spawn(Box::pin(async move {
+            let parsed = own.runtime.within(LIMIT, own.client.prepare_typed(&text, &types)).await;
             if let Some(Ok(parsed)) = parsed {
-                own.0.lock().insert(text, Known::Parsed(parsed));
+                own.known.lock().insert(text, Known::Parsed(parsed));
             }
         }));
     }

@@ -174,6 +174,8 @@ impl Schema {
             | "registry_due"
             | "logs_until" => identifier(&format!("{}_{placeholder}", self.base)),
             "everybody" => literal(&self.everybody),
+            // What a function looks up before it calls {life}, which is needed once in a server's life.
+            "known_life" => self.fill(include_str!("sql/known_life.sql").trim_end()),
             "subscriptions_text" => literal(&self.qualified(&tables.subscriptions)),
             "drop_subscriptions_key" => literal(&self.fill(include_str!("sql/subscriptions_key.sql"))),
             name if FUNCTIONS.iter().any(|(function, ..)| *function == name) => self.function(name),

@@ -8,9 +8,8 @@ declare
   v_origin text;
   m {meta}%rowtype;
 begin
-  select x.life into v_life from {meta} x where x.one and x.origin = left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)
-    and (not x.relaxed or exists (select from {canary} c where c.n = x.canary));
-  if found then return v_life; end if;
+  v_life := {known_life};
+  if v_life is not null then return v_life; end if;
   v_origin := left(pg_walfile_name(pg_current_wal_insert_lsn()), 8);
   select * into strict m from {meta} x where x.one for update;
   if m.origin = v_origin and (not m.relaxed or exists (select from {canary} c where c.n = m.canary)) then

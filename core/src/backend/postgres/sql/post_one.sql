@@ -4,18 +4,14 @@ returns text language plpgsql volatile
 -- What accept does, for one event without a key to one session: an idle server answers sooner. Returns
 -- 'x' if it was dropped, else 'a' and the event's position.
 declare
-  v_now bigint := (extract(epoch from clock_timestamp()) * 1000)::bigint;
+  v_now bigint := {now}();
   v_size bigint := octet_length(p_payload);
   v_shared bigint;
   v_life bigint;
   r record;
 begin
   if p_relaxed then perform set_config('synchronous_commit', 'off', true); end if;
-  -- As life does, in the same breath.
-  select t.head, (select x.life from {meta} x
-    where x.one and x.origin = left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)
-      and (not x.relaxed or exists (select from {canary} c where c.n = x.canary)))
-  into v_shared, v_life from {topics} t where t.name = 'b';
+  select t.head, {known_life} into v_shared, v_life from {topics} t where t.name = 'b';
   if v_life is null then v_life := {life}(); end if;
   update {sessions} s set
     head = s.head + 1,

@@ -4,7 +4,8 @@
 -- it is.
 declare
   v_n bigint;
-  -- What a batch makes too many is not far below: the entries of what was removed before are not read again.
+  -- Without a time only the last batch, of 1,024 events at most, made it too many: what is below was removed
+  -- before, and its dead entries are not read again.
   v_low bigint := case when p_since is null then p_head - p_events - p_events / 4 - 2048 else 0 end;
 begin
   delete from {events} e where e.epoch = p_epoch and e.n > v_low and e.n <= p_head - p_events;
